@@ -1,0 +1,37 @@
+# Every target makes what it needs; `make help` lists them.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.archlab-ready
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv with the pinned versions (a venv that already holds torch keeps it: make VENV=path)
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' \
+		|| { echo "Python 3.10 to 3.13 is needed, $$($(BIN)/python -V) is here: make PYTHON=python3.12"; exit 1; }
+	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt torch
+	@$(BIN)/python -m pip freeze 2>/dev/null | grep '^torch==' > $(VENV)/torch.txt; grep -v '^torch==' constraints.txt | cat - $(VENV)/torch.txt > $(VENV)/pins.txt
+	$(BIN)/python -m pip install -q -c $(VENV)/pins.txt -e '.[lab,text,dev]'
+	@touch $@
+
+demo: $(READY)  ## the five axes compared on real text, in minutes, with a report at the end
+	$(BIN)/python -m runs.train -m study=demo
+
+test: $(READY)  ## the tests that need no GPU
+	$(BIN)/python -m pytest -m 'not gpu'
+
+check: $(READY)  ## format, lint, types and tests: what CI runs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m 'not gpu'
+
+format: $(READY)  ## rewrite the files in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: help setup demo test check format gpu
