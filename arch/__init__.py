@@ -1,0 +1,66 @@
+"""Blocks to build language models from, and the models built from them: torch and einops alone, reusable one by one."""
+
+from .block import OutputNorm, Parallel, PostNorm, PreNorm, Sandwich
+from .contracts import Block, Cache, ChannelMixer, Cost, Norm, Pattern, Position, Router, Routing, SequenceMixer
+from .ffn import GLU, MLP, Experts, MoE
+from .mixer import Attention
+from .model import Decoder
+from .norm import DynamicTanh, LayerNorm, RMSNorm
+from .pattern import BlockSparse, Full, SlidingWindow, Strided
+from .position import (
+    ALiBi,
+    Learned,
+    LinearScaling,
+    NTKScaling,
+    RelativeBias,
+    Rotary,
+    Sinusoidal,
+    YaRNScaling,
+)
+from .score import DotProduct, FullWidthQKNorm, Gaussian, QKNorm, Score, Sink, SoftCap
+
+__all__ = [
+    "GLU",
+    "MLP",
+    "ALiBi",
+    "Attention",
+    "Block",
+    "BlockSparse",
+    "Cache",
+    "ChannelMixer",
+    "Cost",
+    "Decoder",
+    "DotProduct",
+    "DynamicTanh",
+    "Experts",
+    "Full",
+    "FullWidthQKNorm",
+    "Gaussian",
+    "LayerNorm",
+    "Learned",
+    "LinearScaling",
+    "MoE",
+    "NTKScaling",
+    "Norm",
+    "OutputNorm",
+    "Parallel",
+    "Pattern",
+    "Position",
+    "PostNorm",
+    "PreNorm",
+    "QKNorm",
+    "RMSNorm",
+    "RelativeBias",
+    "Rotary",
+    "Router",
+    "Routing",
+    "Sandwich",
+    "Score",
+    "SequenceMixer",
+    "Sink",
+    "Sinusoidal",
+    "SlidingWindow",
+    "SoftCap",
+    "Strided",
+    "YaRNScaling",
+]

@@ -1,0 +1,75 @@
+"""Numbers as people read them: three digits and a prefix, a true minus sign, a dash where there is no number."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MINUS, TIMES, NONE = "\u2212", "\u00d7", "\u2013"
+
+
+def si(value: float, unit: str = "") -> str:
+    """25123 -> 25.1k, and 4.1e8 in B -> 410 MB."""
+    if not math.isfinite(value):
+        return NONE
+    for scale, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G" if unit else "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * scale:
+            return f"{three(value / scale)}{' ' if unit else ''}{prefix}{unit}"
+    return f"{three(value)}{' ' if unit else ''}{unit}"
+
+
+def tick(value: float, unit: str = "") -> str:
+    """The same for an axis, where 8.00k is 8k."""
+    number, *rest = re.split(r"(?<=[\d.])(?=[^\d.])", si(value, unit), maxsplit=1)
+    return "0" if value == 0 else (number.rstrip("0").rstrip(".") if "." in number else number) + "".join(rest)
+
+
+def three(value: float) -> str:
+    """Three significant digits, no exponent."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else NONE
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value)) + 1e-9))}f}"
+
+
+def fixed(value: float, places: int = 3) -> str:
+    return f"{value:.{places}f}".replace("-", MINUS) if math.isfinite(value) else NONE
+
+
+def signed(value: float, places: int = 3) -> str:
+    """A sign always, except on what rounds to zero."""
+    if not math.isfinite(value):
+        return NONE
+    text = f"{value:+.{places}f}"
+    return text[1:] if not text.strip("+-0.") else text.replace("-", MINUS)
+
+
+def interval(low: float, high: float, places: int = 3) -> str:
+    return f"[{signed(low, places)}, {signed(high, places)}]" if math.isfinite(low) else ""
+
+
+def delta(row: Mapping[Any, Any], places: int) -> str:
+    """A difference with its interval, as far as there is one."""
+    return f"{signed(row['difference'], places)} {interval(row['low'], row['high'], places)}".strip()
+
+
+def percent(value: float) -> str:
+    """A mismatch: nothing below a twentieth of a percent is worth a digit."""
+    if not math.isfinite(value):
+        return NONE
+    return "=" if abs(value) < 0.05 else f"{value:+.{1 if abs(value) < 9.95 else 0}f} %".replace("-", MINUS)
+
+
+def times(value: float) -> str:
+    return f"{value:.2f}{TIMES}" if math.isfinite(value) else NONE
+
+
+def count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """a, b and c; a long list is cut, and says so."""
+    shown = list(names[:most]) + ([f"{len(names) - most} more"] if len(names) > most else [])
+    return "".join(shown) if len(shown) < 2 else ", ".join(shown[:-1]) + " and " + shown[-1]

@@ -1,0 +1,161 @@
+"""The figures of cost: result against speed and size with the Pareto front, and the bare quantities as bars."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from analysis.compare import Comparison, pareto_front, short_names
+from analysis.digits import si, tick
+from analysis.style import (
+    BLUE,
+    GREY,
+    INK,
+    MOST_ROWS,
+    WIDTH,
+    Drawing,
+    Mark,
+    fence,
+    label_points,
+    label_room,
+    marks,
+    quantity_axis,
+    short,
+    styled,
+)
+
+BARS = {  # column: (title, unit)
+    "tokens_per_s": ("throughput, tokens/s", ""),
+    "peak_memory_bytes": ("peak memory", "B"),
+    "total_params": ("parameters: total, active", ""),
+}
+PRICES = {  # column: (label, lower is better)
+    "tokens_per_s": ("throughput, tokens/s (right is better)", False),
+    "active_params": ("active parameters (left is better)", True),
+    "flops_per_token": ("forward FLOPs per token (left is better)", True),
+}
+
+
+@styled
+def costs(study: Comparison) -> Drawing | None:
+    """Throughput, peak memory and parameters per arm, as bars from zero."""
+    shown = [column for column in BARS if study.arms[column].notna().any()]
+    if not shown:
+        return None
+    arms, names = [str(arm) for arm in study.arms.index[:MOST_ROWS]], short_names(study)
+    labels = [short(names[arm]) for arm in arms]
+    height = max(1.6, (0.27 if len(arms) <= 24 else 0.19) * len(arms) + 0.8)
+    figure = Figure(figsize=(WIDTH, height))
+    panels = np.atleast_1d(figure.subplots(1, len(shown), sharey=True))
+    figure.subplots_adjust(left=label_room(labels), right=0.97, bottom=0.5 / height, top=1 - 0.3 / height, wspace=0.12)
+    done, parts = study.runs[study.runs["status"] == "done"].groupby("arm"), []
+    for ax, column in zip(panels, shown, strict=True):
+        bars = done[column].agg(["mean", "min", "max"]).reindex(arms)
+        parts.append(bars.assign(quantity=column))
+        colours = [("#9aa1ab", INK) if arm == study.baseline else ("#8fbcdb", BLUE) for arm in arms]
+        ax.barh(range(len(arms)), bars["mean"], color=[pale for pale, _ in colours], height=0.68)
+        if column == "total_params":
+            active = done["active_params"].agg(["mean", "min", "max"]).reindex(arms)
+            parts.append(active.assign(quantity="active_params"))
+            ax.barh(range(len(arms)), active["mean"], color=[full for _, full in colours], height=0.34)
+        else:
+            ax.hlines(range(len(arms)), bars["min"], bars["max"], color=INK, lw=1.1)
+        _bar_labels(ax, bars, *BARS[column])
+    panels[0].set_yticks(range(len(arms)), labels)
+    panels[0].set_ylim(len(arms) - 0.4, -0.6)
+    data = pd.concat(parts).rename_axis("arm").reset_index()[["quantity", "arm", "mean", "min", "max"]]
+    caption = (
+        "Means over seeds, whiskers from the smallest to the largest run; best result first, the baseline in grey. Thin bars: "
+        "the parameters that one token meets."
+    )
+    if len(study.arms) > MOST_ROWS:
+        caption += f" The first {MOST_ROWS} of {len(study.arms)} arms."
+    speeds = study.arms["tokens_per_s"].to_dict()
+    alt = "Bars per arm: " + "; ".join(f"{arm} {si(speeds[arm])} tokens/s" for arm in arms[:12]) + "."
+    return Drawing("costs", "Speed, memory, size", caption, alt, data, figure)
+
+
+@styled
+def pareto(study: Comparison) -> Drawing | None:
+    """Result against speed and against size; the front joins the arms that nothing beats on both."""
+    arms = study.arms[study.arms["mean"].notna()]
+    ahead = ~arms["causal"] & bool(study.arms["causal"].to_dict()[study.baseline])
+    arms = arms[~ahead]
+    shown = [column for column in PRICES if arms[column].nunique() > 1]
+    if not shown:
+        return None
+    low, high = _room_for(arms)
+    figure = Figure(figsize=(WIDTH, 4.4))
+    panels = np.atleast_1d(figure.subplots(1, len(shown), sharey=True))
+    figure.subplots_adjust(left=0.065, right=0.985, bottom=0.12, top=0.97, wspace=0.07)
+    panels[0].set_ylabel(study.metric.name)
+    panels[0].set_ylim(low - 0.12 * (high - low), high + 0.12 * (high - low))
+    parts = []
+    for ax, column in zip(panels, shown, strict=True):
+        label, lower = PRICES[column]
+        front = pareto_front(arms[column], arms["mean"], lower_cost=lower, lower_result=study.metric.lower_is_better)
+        part = pd.DataFrame({"cost": column, "x": arms[column], "mean": arms["mean"], "sd": arms["sd"], "front": front})
+        quantity_axis(ax, label, arms[column], margin=0.12)
+        _points(ax, part.assign(y=part["mean"].clip(low, high)), study, step="steps-post" if lower else "steps-pre")
+        parts.append(part)
+    data = pd.concat(parts).rename_axis("arm").reset_index()
+    caption = (
+        "Means over seeds with their standard deviation. Arms on the dashed front are beaten by no other on both axes at once; "
+        "ringed marks lie on it."
+    )
+    if not arms["mean"].between(low, high).all():
+        caption += " What lies far outside stands at the edge; its number is in the CSV."
+    if ahead.any():
+        caption += " Arms that see later tokens (†) are left out."
+    best = [f"against {column}: {', '.join(part.index[part['front']])}" for column, part in zip(shown, parts, strict=True)]
+    alt = f"{study.metric.name} against cost. On the Pareto front {'; '.join(best)}."
+    return Drawing("pareto", "Result against cost", caption, alt, data, figure)
+
+
+def _bar_labels(ax: Axes, bars: pd.DataFrame, title: str, unit: str) -> None:
+    edge = float(bars["max"].max())
+    for place, (mean, end) in enumerate(zip(bars["mean"], bars["max"], strict=True)):
+        if math.isfinite(end):
+            ax.text(end + 0.02 * edge, place, si(mean, unit), va="center", fontsize=8)
+    ax.set_title(title)
+    ax.set_xlim(0, edge * 1.22 or 1)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: tick(x, unit)))
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
+
+
+def _points(ax: Axes, part: pd.DataFrame, study: Comparison, step: str) -> None:
+    """One mark per arm, the front, and names: all of up to 14, of more only the ones picked out and those on the front."""
+    found, part = marks(study), part[part["x"].notna()]
+    edge = part[part["front"]].sort_values("x")
+    ax.plot(edge["x"], edge["y"], color=GREY, lw=1.2, ls="--", drawstyle=step, zorder=1)
+    rows = {str(arm): row for arm, row in part.to_dict("index").items()}
+    for arm, row in rows.items():
+        _point(ax, row["x"], row["y"], row["sd"], found[arm], on_front=row["front"])
+    named = [arm for arm, row in rows.items() if len(rows) <= 14 or found[arm].named or row["front"]]
+    named = sorted(named, key=lambda arm: (not rows[arm]["front"], arm != study.baseline))
+    places = {arm: (row["x"], row["y"], row["sd"] if math.isfinite(row["sd"]) else 0.0) for arm, row in rows.items()}
+    label_points(ax, places, named, {arm: found[arm].colour if found[arm].named else GREY for arm in rows}, short_names(study))
+
+
+def _point(ax: Axes, x: float, y: float, sd: float, mark: Mark, *, on_front: bool) -> None:
+    colour = mark.colour if mark.named or not on_front else GREY
+    if math.isfinite(sd):
+        ax.plot([x, x], [y - sd, y + sd], color=colour, lw=1, alpha=0.7, zorder=2)
+    ax.plot([x], [y], mark.marker, color=colour, ms=6.5 if mark.named else 5, zorder=3)
+    if on_front:
+        ax.plot([x], [y], "o", mfc="none", mec=GREY, ms=12, mew=0.9, zorder=2)
+
+
+def _room_for(arms: pd.DataFrame) -> tuple[float, float]:
+    """From the lowest to the highest bar of the arms that are not far outside the others."""
+    near = arms[arms["mean"].between(*fence(arms["mean"]))]
+    sd = near["sd"].fillna(0.0)
+    low, high = float((near["mean"] - sd).min()), float((near["mean"] + sd).max())
+    return (low, high) if high > low else (low - 0.1, high + 0.1)

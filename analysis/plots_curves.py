@@ -1,0 +1,125 @@
+"""The figures of training: the result against tokens, FLOPs and seconds, and the difference from the baseline as it grows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.compare import Comparison, short_names
+from analysis.digits import TIMES, fixed
+from analysis.style import BLACK, VERMILLION, WIDTH, Drawing, Mark, fence, label_ends, marks, quantity_axis, styled
+
+QUANTITIES = {"tokens": "training tokens", "flops": "training FLOPs", "seconds": "training seconds"}
+
+
+@styled
+def curves(study: Comparison, rows: pd.DataFrame) -> Drawing | None:
+    """Held-out result against tokens, FLOPs and seconds: three answers to "for the same what?"."""
+    data = mean_curves(study, rows)
+    drawn, lost = data[data["status"] == "done"], data[data["status"] == "diverged"]
+    if drawn.empty:
+        return None
+    found = marks(study)
+    figure = Figure(figsize=(WIDTH, 4.3))
+    panels = figure.subplots(1, 3, sharey=True)
+    figure.subplots_adjust(left=0.065, right=0.82, bottom=0.13, top=0.97, wspace=0.08)
+    arms = sorted(drawn["arm"].unique(), key=lambda arm: (found[arm].named, arm == study.baseline))
+    for ax, (quantity, label) in zip(panels, QUANTITIES.items(), strict=True):
+        for arm in arms:
+            _line(ax, drawn[drawn["arm"] == arm], quantity, found[arm])
+        quantity_axis(ax, label, drawn[quantity])
+    _focus(panels[0], drawn)
+    top = panels[0].get_ylim()[1]  # what ends above the picture is marked at its upper edge
+    for _, run in lost.groupby("run"):
+        for ax, quantity in zip(panels, QUANTITIES, strict=True):
+            ax.plot(run[quantity], run["mean"], color=found[run["arm"].iloc[0]].colour, lw=0.8, ls=":")
+            end = (run[quantity].iloc[-1:], run["mean"].iloc[-1:].clip(upper=top))
+            ax.plot(*end, "x", color=VERMILLION, ms=8, mew=2, clip_on=False, zorder=5)
+    panels[0].set_ylabel(study.metric.name)
+    ends = {str(arm): float(mean) for arm, mean in drawn.groupby("arm")["mean"].last().items()}
+    label_ends(panels[2], ends, found, short_names(study))
+    caption = (
+        "The same runs three times: at equal tokens the data is equal, at equal FLOPs the arithmetic, at equal seconds the "
+        "wall clock (evaluation excluded). Lines are means over seeds, bands their range."
+    )
+    if len(lost):
+        caption += f" {TIMES} marks where a run diverged."
+    if not all(found[arm].named for arm in arms):
+        caption += " Grey: the arms that are neither the baseline nor among the best."
+    said = "; ".join(f"{arm} ends at {fixed(ends[arm], study.places)}" for arm in arms[::-1][:12])
+    alt = f"{study.metric.name} against training tokens, FLOPs and seconds: {said}."
+    return Drawing("curves", "Learning curves", caption, alt, data, figure)
+
+
+@styled
+def gaps(study: Comparison, rows: pd.DataFrame) -> Drawing | None:
+    """How the same-seed difference from the baseline grows or fades as training goes on."""
+    data = mean_gaps(study, rows)
+    if data["step"].nunique() < 3:
+        return None
+    found = marks(study)
+    figure = Figure(figsize=(WIDTH, 3.7))
+    ax = figure.subplots()
+    figure.subplots_adjust(left=0.075, right=0.82, bottom=0.14, top=0.97)
+    for arm in sorted(data["arm"].unique(), key=lambda arm: found[arm].named):
+        _line(ax, data[data["arm"] == arm], "step", found[arm])
+    ax.axhline(0, color=BLACK, lw=1.2)
+    low, high = fence(data.loc[data["step"] >= 0.2 * data["step"].max(), "mean"])
+    low, high = min(0.0, low), max(0.0, high)
+    pad = 0.18 * (high - low) or 1.0
+    ax.set_ylim(low - pad, high + pad)
+    ax.set(xlabel="training step", ylabel=f"difference in {study.metric.unit}")
+    ends = {str(arm): float(mean) for arm, mean in data.groupby("arm")["mean"].last().items()}
+    label_ends(ax, {study.baseline: 0.0} | ends, found, short_names(study))
+    caption = (
+        "Mean same-seed difference from the baseline at each evaluation, with the range over seeds; lines that cross say that "
+        "the ranking depends on the budget."
+    )
+    alt = f"Difference in {study.metric.name} from {study.baseline} over training, for {data['arm'].nunique()} arms."
+    return Drawing("gaps", "The difference as training goes on", caption, alt, data, figure)
+
+
+def mean_curves(study: Comparison, rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean and range over seeds per arm and evaluation; diverged runs one by one (a mean over survivors would hide them)."""
+    value = study.metric.curve
+    rows = rows[(rows["split"] == "val") & np.isfinite(rows[value])]
+    done = rows[rows["status"] == "done"].groupby(["arm", "step"], dropna=False)
+    mean = done[value].agg(["mean", "min", "max", "count"]).join(done[[*QUANTITIES]].mean()).reset_index()
+    lost = rows[rows["status"] == "diverged"]
+    parts = [mean.assign(status="done", run="")]
+    if len(lost):
+        parts.append(lost.assign(mean=lost[value], min=lost[value], max=lost[value], count=1))
+    columns = ["arm", "status", "run", "step", *QUANTITIES, "mean", "min", "max", "count"]
+    return pd.concat([part[columns] for part in parts], ignore_index=True)
+
+
+def mean_gaps(study: Comparison, rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean and range of the same-seed difference per arm and evaluation, for the arms that may be compared."""
+    value = study.metric.curve
+    held = rows.loc[
+        (rows["split"] == "val") & (rows["status"] == "done") & np.isfinite(rows[value]), ["arm", "seed", "step", value]
+    ]
+    base = held.loc[held["arm"] == study.baseline, ["seed", "step", value]]
+    fair = study.differences.loc[(study.differences["reading"] != "refused") & (study.differences["n"] > 0), "arm"]
+    pairs = held[held["arm"].isin(fair)].merge(base, on=["seed", "step"], suffixes=("", "_base"))
+    pairs = pairs.assign(difference=pairs[value] - pairs[f"{value}_base"])
+    return pairs.groupby(["arm", "step"])["difference"].agg(["mean", "min", "max", "count"]).reset_index()
+
+
+def _line(ax: Axes, line: pd.DataFrame, quantity: str, mark: Mark) -> None:
+    width, front, marker = (1.8, 3, mark.marker if len(line) <= 12 else "") if mark.named else (0.8, 1, "")
+    ax.plot(line[quantity], line["mean"], color=mark.colour, ls=mark.line, lw=width, marker=marker, ms=4, zorder=front)
+    if mark.named:
+        ax.fill_between(line[quantity], line["min"], line["max"], color=mark.colour, alpha=0.13, lw=0, zorder=front - 1)
+
+
+def _focus(ax: Axes, drawn: pd.DataFrame) -> None:
+    """Leaves out the steep beginning, where all arms look alike, and arms that end far from all others."""
+    last = drawn.groupby("arm")["mean"].last()
+    near = last.index[last.between(*fence(last))]
+    late = drawn[(drawn["step"] >= drawn["step"].max() * 0.25) & drawn["arm"].isin(near)]
+    low, high = late["min"].min(), late["max"].max()
+    pad = 0.04 * (high - low) or 0.1
+    ax.set_ylim(low - pad, high + pad)

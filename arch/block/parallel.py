@@ -1,0 +1,33 @@
+"""Parallel wiring."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..contracts import Block, Cache, ChannelMixer, Norm, SequenceMixer
+
+
+class Parallel(Block):
+    """Runs mixer and ffn side by side on one normalised input and adds both to the residual stream.
+
+    n = norm(x)
+    y = x + mixer(n) + ffn(n)
+
+    Paper: Wang 2021 (GPT-J); Chowdhery 2022, arXiv:2204.02311 (PaLM, section 2). Differs: nothing.
+    Cost per token: that of its parts.
+    Args:   mixer: over the sequence. ffn: over the channels; None = mixer only. norm: before both.
+            dropout: share of each sublayer's outputs that is zeroed in training.
+    Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
+    """
+
+    def __init__(self, *, mixer: SequenceMixer, ffn: ChannelMixer | None = None, norm: Norm, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.ffn = ffn
+        self.norm = norm
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        n = self.norm(x)
+        x = x + self.dropout(self.mixer(n, positions=positions, cache=cache))
+        return x if self.ffn is None else x + self.dropout(self.ffn(n))

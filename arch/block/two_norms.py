@@ -1,0 +1,32 @@
+"""What layers share that run the mixer first, then the ffn, with a norm for each; the kinds say where the norms stand."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ..contracts import Block, ChannelMixer, Norm, SequenceMixer
+
+
+class TwoNorms(Block):
+    """Holds a mixer, an ffn, a norm for each and the dropout on what they add to the residual stream."""
+
+    ffn: ChannelMixer | None
+    ffn_norm: Norm  # None where there is no ffn: an unused norm would be a dead weight
+
+    def __init__(
+        self,
+        *,
+        mixer: SequenceMixer,
+        ffn: ChannelMixer | None = None,
+        mixer_norm: Norm,
+        ffn_norm: Norm | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if ffn is not None and ffn_norm is None:
+            raise ValueError(f"{type(self).__name__} with an ffn needs 2 norms, got 1: pass ffn_norm")
+        self.mixer = mixer
+        self.mixer_norm = mixer_norm
+        self.ffn = ffn
+        self.register_module("ffn_norm", None if ffn is None else ffn_norm)
+        self.dropout = nn.Dropout(dropout)

@@ -1,0 +1,60 @@
+"""A bank of experts: many small ffns of one shape, stacked."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..contracts import Cost
+from ..ops.grouped import grouped_matmul
+from .activation import activation_by_name
+
+
+class Experts(nn.Module):
+    """Applies to each row the ffn of its expert; the rows come sorted by expert.
+
+    y_i = W_down[e] activation(W_up[e] x_i)                      ungated, an MLP each
+    y_i = W_down[e] (activation(W_gate[e] x_i) * W_up[e] x_i)    gated, a GLU each
+
+    Paper: Shazeer 2017, arXiv:1701.06538 (section 2). Differs: no biases; gated as an option (Jiang 2024, arXiv:2401.04088).
+    Cost per row: 2 * d_model * d_ff multiply-adds (3 where gated); n_experts times as many parameters.
+    Args:   d_model: channels of each row. d_ff: hidden channels of one expert. n_experts: ffns in the bank.
+            activation: gelu, gelu_tanh, relu, relu2 or silu. gated: a GLU each instead of an MLP.
+    Shape:  x: (rows, d_model), counts: (n_experts,) rows of each expert -> (rows, d_model), zeros past the last counted row
+    Raises: ValueError: unknown activation; n_experts below 1.
+    """
+
+    gate_proj: nn.Parameter | None
+
+    def __init__(self, *, d_model: int, d_ff: int, n_experts: int, activation: str = "gelu", gated: bool = False) -> None:
+        super().__init__()
+        if n_experts < 1:
+            raise ValueError(f"n_experts={n_experts}: a bank needs at least 1 expert")
+        self.n_experts, self.d_model, self.d_ff = n_experts, d_model, d_ff
+        self.activation = activation_by_name(activation)
+        self.register_parameter("gate_proj", nn.Parameter(torch.empty(n_experts, d_ff, d_model)) if gated else None)
+        self.up_proj = nn.Parameter(torch.empty(n_experts, d_ff, d_model))
+        self.down_proj = nn.Parameter(torch.empty(n_experts, d_model, d_ff))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Each expert starts as a dense ffn of its own width would: N(0, 1/d_in)."""
+        for weight in self.parameters():
+            nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
+
+    def forward(self, x: Tensor, counts: Tensor) -> Tensor:
+        up = grouped_matmul(x, self.up_proj, counts)
+        if self.gate_proj is None:
+            hidden = self.activation(up)
+        else:
+            hidden = self.activation(grouped_matmul(x, self.gate_proj, counts)) * up
+        return grouped_matmul(hidden, self.down_proj, counts)
+
+    def cost(self, seq: int) -> Cost:
+        """Of one assignment: a token that meets one expert."""
+        expert = (2 if self.gate_proj is None else 3) * self.d_model * self.d_ff
+        return Cost(params=self.n_experts * expert, active_params=expert, flops=2 * expert)
+
+    def extra_repr(self) -> str:
+        kind = "GLU" if self.gate_proj is not None else "MLP"
+        return f"{self.n_experts} x {kind}(d_model={self.d_model}, d_ff={self.d_ff})"

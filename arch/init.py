@@ -1,0 +1,46 @@
+"""Initial weights: every tensor is drawn from its own stream, named by the module that owns it.
+
+Two arms that share a module name and shape start from the same numbers, whatever stands between them; so a paired
+comparison differs by the architecture alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+from torch import nn
+
+RESIDUAL_OUTPUTS = ("o_proj", "down_proj")  # the last projection of a sublayer: it writes to the residual stream
+
+
+def initialise(model: nn.Module, *, seed: int, n_layers: int) -> None:
+    """Draw every weight of the model anew, in place.
+
+    W ~ N(0, 1/d_in), b = 0, embeddings ~ N(0, 0.02^2); the outputs of the 2 * n_layers sublayers are divided by
+    sqrt(2 * n_layers), so that the residual stream keeps its scale with depth. Other blocks draw by their reset_parameters.
+
+    Paper: Radford 2019 (GPT-2), section 2.3. Differs: 1/sqrt(d_in) instead of 0.02, so that one rule serves every width.
+    Args:   seed: of the run. n_layers: depth of the residual stream.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        for name, module in model.named_modules():
+            torch.manual_seed(stream(seed, name))
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            elif callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1 and any(output in name.split(".") for output in RESIDUAL_OUTPUTS):
+                parameter /= math.sqrt(2 * n_layers)
+
+
+def stream(seed: int, *names: object) -> int:
+    """A 63-bit seed that depends on the run's seed and the names alone."""
+    digest = hashlib.sha256("/".join(map(str, (seed, *names))).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,116 @@
+"""Attention: multi-head, multi-query and grouped-query in one class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..contracts import Cache, Cost, Pattern, Position, SequenceMixer, parameters_only
+from ..ops.blocked import Plan, attend_blocks, local_sight, recall_plan, whole_sight
+from ..pattern import Full
+from ..score import DotProduct, Score
+from .cache import KVCache
+
+
+class Attention(SequenceMixer):
+    """Every token takes a weighted mean of the values of the tokens that it sees, once per head.
+
+    y_i = W_o concat_h sum_j softmax_j(score(q_ih, k_jg)) v_jg,  g = the kv head that query head h shares
+
+    Paper: Vaswani 2017, arXiv:1706.03762 (MHA); Shazeer 2019, arXiv:1911.02150 (MQA: n_kv_heads = 1); Ainslie 2023,
+    arXiv:2305.13245 (GQA). Differs: nothing; pattern, position and score are parts of their own.
+    Cost per token: 2 * d_model * d_head * (n_heads + n_kv_heads) parameters (and biases) and as many multiply-adds, plus
+    2 * n_heads * d_head multiply-adds per pair seen; 2 * n_kv_heads * d_head numbers of state for each token kept.
+    Args:   d_model: channels of each token. n_heads: query heads. n_kv_heads: key and value heads, each shared by
+            n_heads / n_kv_heads query heads; None = n_heads. d_head: channels of one head; None = d_model / n_heads.
+            bias: whether the four projections have one. pattern: which keys a query sees; None = all earlier ones.
+            position: its rotation and its bias are used; None = no place is told here. score: None = scaled dot product.
+    Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
+    Raises: ValueError: n_heads does not divide d_model; n_kv_heads does not divide n_heads.
+    """
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        n_heads: int,
+        n_kv_heads: int | None = None,
+        d_head: int | None = None,
+        bias: bool = False,
+        pattern: Pattern | None = None,
+        position: Position | None = None,
+        score: Score | None = None,
+    ) -> None:
+        super().__init__()
+        n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+        if d_head is None:
+            _must_divide("n_heads", n_heads, "d_model", d_model, " (or pass d_head)")
+            d_head = d_model // n_heads
+        _must_divide("n_kv_heads", n_kv_heads, "n_heads", n_heads)
+        self.n_heads, self.n_kv_heads, self.d_head = n_heads, n_kv_heads, d_head
+        self.q_proj = nn.Linear(d_model, n_heads * d_head, bias=bias)
+        self.k_proj = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
+        self.v_proj = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
+        self.o_proj = nn.Linear(n_heads * d_head, d_model, bias=bias)
+        self.pattern = Full() if pattern is None else pattern
+        self.position = Position() if position is None else position
+        self.score = DotProduct() if score is None else score
+        self.causal = self.pattern.causal
+        # A pattern that has a reach goes by the distance alone and never looks further back than this many tokens.
+        self.reach: int | None = getattr(self.pattern, "reach", None)
+        self.biased = type(self.position).bias is not Position.bias
+        self._plans: dict[tuple[int, torch.device], Plan | None] = {}
+
+    def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        assert cache is None or isinstance(cache, KVCache)
+        q, k, v = (proj(x).unflatten(-1, (-1, self.d_head)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        q, k = self.score.normalise(q, k)  # (b, s, h, d), (b, s, g, d)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (b, h, s, d), twice (b, g, s, d)
+
+        start = 0 if cache is None else cache.length
+        places = torch.arange(start, start + x.shape[1], device=x.device)[None] if positions is None else positions
+        q, k = self.position.rotate(q, k, places, places)
+
+        packed, seen, plan = positions is not None, places, None
+        if cache is not None:
+            k, v, seen = cache.append(k, v, positions)
+            packed = cache.positions is not None
+        elif not packed or self.reach is not None:  # other patterns count their blocks from place 0 of one document
+            plan = recall_plan(self._plans, self.pattern, x.shape[1], x.device)
+
+        if plan is not None:
+            sight = local_sight(self.pattern, places, plan.size, plan.picks) if packed else plan.sight
+            y = attend_blocks(q, k, v, plan=plan, mask=sight.mask(self.position, q.dtype), score=self.score)
+        elif not packed and self._needs_no_mask(x.shape[1], seen.shape[1]):
+            y = self.score.attend(q, k, v, causal=self.causal if x.shape[1] > 1 else False)  # one query sees all there is
+        else:
+            sight = whole_sight(self.pattern, places, seen, packed=packed)
+            y = self.score.attend(q, k, v, mask=sight.mask(self.position, q.dtype))
+        return self.o_proj(y.transpose(1, 2).flatten(2))
+
+    def _needs_no_mask(self, n_queries: int, n_keys: int) -> bool:
+        sees_all = isinstance(self.pattern, Full) or (self.reach is not None and self.reach >= n_keys)
+        return sees_all and not self.biased and n_queries in (1, n_keys)
+
+    def init_cache(self, batch: int, max_seq: int) -> Cache:
+        if not self.causal:
+            return super().init_cache(batch, max_seq)
+        k = self.k_proj.weight.new_zeros(batch, self.n_kv_heads, self._kept(max_seq), self.d_head)
+        return KVCache(k=k, v=torch.zeros_like(k), max_seq=max_seq)
+
+    def _kept(self, seq: int) -> int:
+        """Tokens that a cache holds."""
+        return seq if self.reach is None else min(seq, self.reach)
+
+    def cost(self, seq: int) -> Cost:
+        weights = [proj.weight for proj in (self.q_proj, self.k_proj, self.v_proj, self.o_proj)]
+        pairs = self.pattern.pairs(seq) / seq
+        flops = 2 * sum(w.numel() for w in weights) + 4 * self.n_heads * self.d_head * pairs
+        state = 2 * self.n_kv_heads * self.d_head * self._kept(seq) * weights[0].element_size() if self.causal else 0
+        return parameters_only(self) + Cost(flops=flops, state_bytes=state)
+
+
+def _must_divide(part_name: str, part: int, whole_name: str, whole: int, instead: str = "") -> None:
+    if part < 1 or whole % part:
+        choices = ", ".join(str(n) for n in range(1, whole + 1) if whole % n == 0)
+        raise ValueError(f"{part_name} {part} does not divide {whole_name} {whole}: take one of {choices}{instead}")

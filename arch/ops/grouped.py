@@ -1,0 +1,126 @@
+"""Products of rows that are sorted by expert with a bank of matrices, one per expert: the arithmetic of a MoE.
+
+Three ways to the same numbers. CPU: one product per expert, behind a custom operator so that torch.compile does not look
+inside. Hopper and later in bf16: torch's grouped_mm. Anything else: blocks of equal size and one batched product. The last two
+never let the host wait for the device: their shapes depend on the number of rows alone, not on where the rows go.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+OPERATORS = __name__.replace(".", "_")  # a copy of this package under another name registers its own
+_grouped_mm: Any = getattr(F, "grouped_mm", None) or getattr(torch, "_grouped_mm", None)  # public since torch 2.10
+
+
+def grouped_matmul(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+    """Multiply each row by the matrix of its expert; the rows of expert 0 come first, then those of expert 1, and so on.
+
+    y_i = weight_e x_i   for the counts_e rows i of expert e;   y_i = 0 for the rows after those of the last expert
+
+    Cost per row: d_in * d_out multiply-adds. The gradient of an expert without rows is zero.
+    Args:   counts: rows of each expert, on the device of x.
+    Shape:  x: (rows, d_in), weight: (experts, d_out, d_in), counts: (experts,) integers -> (rows, d_out)
+    """
+    if not x.is_meta and torch.is_autocast_enabled(x.device.type):  # grouped products are on no autocast list
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(dtype), weight.to(dtype)
+    if x.device.type == "cpu":
+        return product(x, weight, counts)
+    return native(x, weight, counts) if has_native(x, weight) else blocked(x, weight, counts)
+
+
+@torch.library.custom_op(f"{OPERATORS}::product", mutates_args=())
+def product(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+    y = x.new_empty(x.shape[0], weight.shape[1])
+    sizes = group_sizes(counts, x)
+    for rows, matrix, out in zip(x.split(sizes), weight.mT.unbind(), y.split(sizes), strict=False):
+        torch.mm(rows, matrix, out=out)
+    y[len(y) - sizes[-1] :] = 0
+    return y
+
+
+@torch.library.custom_op(f"{OPERATORS}::weight_gradient", mutates_args=())
+def weight_gradient(grad: Tensor, x: Tensor, counts: Tensor) -> Tensor:
+    weight = x.new_empty(counts.shape[0], grad.shape[1], x.shape[1])
+    sizes = group_sizes(counts, x)
+    for rows, inputs, out in zip(grad.mT.split(sizes, dim=1), x.split(sizes), weight.unbind(), strict=False):
+        torch.mm(rows, inputs, out=out)
+    return weight
+
+
+def group_sizes(counts: Tensor, x: Tensor) -> list[int]:
+    """The rows of each expert, and last those after the last group: this reads the counts, which only a CPU does for nothing."""
+    sizes: list[int] = counts.tolist()
+    return [*sizes, x.shape[0] - sum(sizes)]
+
+
+@product.register_fake
+def _(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[1])
+
+
+@weight_gradient.register_fake
+def _(grad: Tensor, x: Tensor, counts: Tensor) -> Tensor:
+    return x.new_empty(counts.shape[0], grad.shape[1], x.shape[1])
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    x, weight, counts = ctx.saved_tensors
+    to_x, to_weight, _ = ctx.needs_input_grad
+    return product(grad, weight.mT, counts) if to_x else None, weight_gradient(grad, x, counts) if to_weight else None, None
+
+
+product.register_autograd(_backward, setup_context=_keep)
+
+
+@register_flop_formula([getattr(torch.ops, OPERATORS).product])
+def _(x: list[int], weight: list[int], *_: Any, **__: Any) -> int:
+    return 2 * x[0] * weight[1] * weight[2]
+
+
+@register_flop_formula([getattr(torch.ops, OPERATORS).weight_gradient])
+def _(grad: list[int], x: list[int], *_: Any, **__: Any) -> int:
+    return 2 * x[0] * x[1] * grad[1]
+
+
+def has_native(x: Tensor, weight: Tensor) -> bool:
+    """Whether grouped_mm takes these: bf16 in rows of whole 16 bytes. Before Hopper it is a loop that waits for the device."""
+    aligned = weight.shape[1] % 8 == 0 and weight.shape[2] % 8 == 0
+    bf16 = x.dtype == weight.dtype == torch.bfloat16
+    hopper = x.is_cuda and torch.version.cuda is not None and torch.cuda.get_device_properties(x.device).major >= 9
+    return _grouped_mm is not None and bf16 and aligned and hopper
+
+
+def native(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+    ends = counts.cumsum(0, dtype=torch.int32)
+    served = (torch.arange(x.shape[0], device=x.device) < ends[-1]).unsqueeze(-1)
+    # Past the last group grouped_mm leaves whatever the memory held, in y and in the gradient of x: one mask for each.
+    # The outer one also hands a materialised gradient to its backward, which refuses an expanded one.
+    return torch.where(served, _grouped_mm(torch.where(served, x, 0), weight.mT, offs=ends), 0)
+
+
+def blocked(x: Tensor, weight: Tensor, counts: Tensor, size: int = 128) -> Tensor:
+    """Give every expert whole blocks of ``size`` rows, filled up with zeros: at most one block per expert is wasted."""
+    rows, experts = x.shape[0], counts.shape[0] + 1
+    counts = torch.cat([counts, rows - counts.sum(0, keepdim=True)])  # rows after the last group: an expert of zeros
+    weight = F.pad(weight, (0, 0, 0, 0, 0, 1))
+    blocks = (counts + size - 1) // size  # of each expert
+    n_blocks = rows // size + experts  # never too few, whatever the counts
+    block, row = (torch.arange(n, device=x.device) for n in (n_blocks, rows))
+    expert = torch.searchsorted(blocks.cumsum(0), block, right=True).clamp(max=experts - 1)  # of each block
+    shift = size * (blocks.cumsum(0) - blocks) - (counts.cumsum(0) - counts)  # of each expert's rows, into its blocks
+    place = row + shift[torch.searchsorted(counts.cumsum(0), row, right=True)]  # of each row
+
+    filled = x.new_zeros(n_blocks * size, x.shape[1]).index_copy(0, place, x).unflatten(0, (n_blocks, size))
+    y = torch.bmm(filled, weight.index_select(0, expert).mT)  # (blocks, size, d_out)
+    return y.flatten(0, 1).index_select(0, place)

@@ -1,0 +1,91 @@
+"""Global, window and random blocks."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..contracts import Pattern
+
+
+class BlockSparse(Pattern):
+    """A few global tokens, a window of blocks and a few random blocks: sparse, yet any two tokens are close in the graph.
+
+    allows(i, j) = j < n_global or block(i) - block(j) < window_blocks or block(j) in picks(block(i)), and j <= i where
+    causal; otherwise the window reaches both ways and the global tokens see every key
+
+    Paper: Zaheer 2020, arXiv:2007.14062 (section 2). Differs: picks are drawn, with replacement, among the blocks before the
+    window by a hash of the block's number, so that they never depend on the text's length and decoding equals training.
+    Cost per token: about n_global + (window_blocks + n_random) * block pairs.
+    Args:   block: tokens. n_global: tokens at the start that all see. window_blocks: blocks each block sees on one side,
+            itself included. n_random: blocks drawn for each block. seed: of the draw. causal: whether keys ahead are hidden.
+    Shape:  positions (..., queries), (..., keys) -> boolean (..., queries, keys)
+    Raises: ValueError: block or window_blocks below 1, n_global or n_random below 0.
+    """
+
+    def __init__(
+        self, *, block: int, n_global: int, window_blocks: int, n_random: int, seed: int = 0, causal: bool = True
+    ) -> None:
+        super().__init__()
+        if block < 1 or window_blocks < 1:
+            raise ValueError(f"block is {block} and window_blocks is {window_blocks}: at least 1 is needed for both")
+        if n_global < 0 or n_random < 0:
+            raise ValueError(f"n_global is {n_global} and n_random is {n_random}: at least 0 is needed for both")
+        self.block = block
+        self.n_global = n_global
+        self.window_blocks = window_blocks
+        self.n_random = n_random
+        self.seed = seed
+        self.causal = causal
+
+    def allows(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
+        q, k = q_positions[..., :, None], k_positions[..., None, :]  # (..., q, 1), (..., 1, k)
+        q_block, k_block = q // self.block, k // self.block
+        seen = (k < self.n_global) | ((q_block - k_block).abs() < self.window_blocks)  # (..., q, k)
+        for pick in self.picks(q_block).unbind(-1):
+            seen = seen | (k_block == pick)
+        return seen & (k <= q) if self.causal else seen | (q < self.n_global)
+
+    def picks(self, q_block: Tensor) -> Tensor:
+        """Numbers of blocks (...) -> the blocks drawn for each (..., n_random)."""
+        x = q_block[..., None] * self.n_random + torch.arange(self.n_random, device=q_block.device)
+        x = (x + (self.seed * 0x9E3779B1 & 0x7FFFFFFF)) & 0x7FFFFFFF  # 31 bits: a product with a 32-bit number cannot overflow
+        for multiplier in (0x7FEB352D, 0x846CA68B):
+            x = ((x ^ (x >> 15)) * multiplier) & 0x7FFFFFFF
+        return (x ^ (x >> 16)) % (q_block[..., None] - self.window_blocks + 1).clamp(min=1)
+
+    def blocks(self, seq: int) -> tuple[int, Tensor] | None:
+        if not self.causal and self.n_global:
+            return None  # the global tokens see everything: their rows would be as long as the text
+        n_blocks = -(-seq // self.block)
+        row = torch.arange(n_blocks)[:, None]
+        near = row + torch.arange(1 - self.window_blocks, 1 if self.causal else self.window_blocks)
+        first = torch.arange(-(-self.n_global // self.block)).expand(n_blocks, -1)
+        index = torch.cat((first, near, self.picks(row[:, 0])), dim=1).sort(dim=1).values
+        repeated = F.pad(index[:, 1:] == index[:, :-1], (1, 0))
+        allowed = (index >= 0) & (index < n_blocks) & ~repeated
+        return self.block, index.where(allowed & (index <= row) if self.causal else allowed, -1)
+
+    def pairs(self, seq: int) -> int:
+        return _pairs(
+            block=self.block,
+            n_global=self.n_global,
+            window_blocks=self.window_blocks,
+            n_random=self.n_random,
+            seed=self.seed,
+            causal=self.causal,
+            seq=seq,
+        )
+
+
+@lru_cache(maxsize=256)
+def _pairs(*, block: int, n_global: int, window_blocks: int, n_random: int, seed: int, causal: bool, seq: int) -> int:
+    """Counted once for all layers, some rows at a time: a whole (seq, seq) mask would be large."""
+    pattern = BlockSparse(
+        block=block, n_global=n_global, window_blocks=window_blocks, n_random=n_random, seed=seed, causal=causal
+    )
+    keys = torch.arange(seq, device="cpu")  # numbers are needed, also while a model is built on the meta device
+    return sum(int(pattern.allows(rows, keys).sum()) for rows in keys.split(256))

@@ -1,0 +1,20 @@
+"""Positions: how a place is told, by an embedding, a rotation or a bias on the scores."""
+
+from .alibi import ALiBi
+from .learned import Learned
+from .relative_bias import RelativeBias
+from .rotary import Rotary
+from .scaling import LinearScaling, NTKScaling, RotaryScaling, YaRNScaling
+from .sinusoidal import Sinusoidal
+
+__all__ = [
+    "ALiBi",
+    "Learned",
+    "LinearScaling",
+    "NTKScaling",
+    "RelativeBias",
+    "Rotary",
+    "RotaryScaling",
+    "Sinusoidal",
+    "YaRNScaling",
+]

@@ -1,0 +1,65 @@
+"""Rotary position embedding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..contracts import Position
+from .constant import Constant
+from .scaling import RotaryScaling
+
+
+class Rotary(Position):
+    """Turns pairs of channels by angles that grow with the place, so that a score depends on the distance alone.
+
+    (x_j, x_{j + d/2}) turned by position * theta^(-2j / d), for q and k
+
+    Paper: Su 2021, arXiv:2104.09864 (eq. 15). Differs: channel j is paired with j + d/2, as in GPT-NeoX and Llama.
+    Cost per token: no parameters, no matrix products, no state.
+    Args:   d_head: channels of one head. theta: base of the frequencies. scaling: stretches them to longer texts; None = as
+            trained; its temperature multiplies the turned channels, and so the score is unaware of it.
+            d_rotary: channels of each head that turn, the first ones, even; None = all.
+    Shape:  q: (..., heads, queries, d_head), positions (..., queries) -> the same; k likewise
+    Raises: ValueError: an odd number of turning channels, or more than the head has.
+    """
+
+    def __init__(
+        self,
+        *,
+        d_head: int,
+        theta: float = 10000.0,
+        scaling: RotaryScaling | None = None,
+        d_rotary: int | None = None,
+    ) -> None:
+        super().__init__()
+        d = d_head if d_rotary is None else d_rotary
+        if d % 2 or not 0 < d <= d_head:
+            raise ValueError(
+                f"rotary channels come in pairs: {d} of d_head {d_head} cannot turn, an even number up to d_head can"
+            )
+        frequencies = [theta ** (-j / d) for j in range(0, d, 2)]
+        if scaling is not None:
+            frequencies = scaling(frequencies)
+        self.temperature = 1.0 if scaling is None else scaling.temperature
+        # cos is even and sin is odd: negating the first half gives each channel the sign its partner needs.
+        self.frequencies = Constant([-f for f in frequencies] + frequencies)
+
+    def rotate(self, q: Tensor, k: Tensor, q_positions: Tensor, k_positions: Tensor) -> tuple[Tensor, Tensor]:
+        q_turn = self._turn(q_positions)
+        k_turn = q_turn if k_positions is q_positions else self._turn(k_positions)
+        return turned(q, *q_turn), turned(k, *k_turn)
+
+    def _turn(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        angles = positions[..., None, :, None] * self.frequencies.tensor  # (..., 1, s, d)
+        if self.temperature == 1.0:
+            return angles.cos(), angles.sin()
+        return angles.cos() * self.temperature, angles.sin() * self.temperature
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns the first channels of x, as many as cos and sin have; in fp32, given back in the dtype of x."""
+    d = cos.shape[-1]
+    if d < x.shape[-1]:
+        return torch.cat((turned(x[..., :d], cos, sin), x[..., d:]), dim=-1)
+    return (x * cos + x.roll(d // 2, dims=-1) * sin).to(x.dtype)

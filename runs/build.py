@@ -1,0 +1,132 @@
+"""The only config -> object code: a node with a `_target_` becomes a call, and what does not fit is told in one line.
+
+A target must lie under arch, runs, torch or a package that the user names in $ARCHLAB_PACKAGES: reading somebody
+else's config runs nothing else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+import types
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from torch import nn
+
+from arch.contracts import Block
+from arch.init import initialise
+
+PACKAGES = ("arch", "runs", "torch")
+
+
+class ConfigError(ValueError):
+    """A config that cannot become a run: one line that names the key, the value and what would be right."""
+
+
+def build(node: Any, path: str, **given: Any) -> Any:
+    """Turn a resolved config node into what it describes, children first; a node without a `_target_` stays as it is.
+
+    Args:   path: the node's place in the config, for messages. given: further arguments, already built.
+    Raises: ConfigError: unknown target or key, wrong type, or whatever the target itself refuses.
+    """
+    if isinstance(node, list):
+        return [build(child, f"{path}.{i}") for i, child in enumerate(node)]
+    if not isinstance(node, dict) or "_target_" not in node:
+        return node
+    kwargs = {key: build(value, f"{path}.{key}") for key, value in node.items() if key != "_target_"}
+    return call(locate(node["_target_"], path), kwargs, path, **given)
+
+
+def build_model(config: dict[str, Any], vocab_size: int) -> nn.Module:
+    """The model of a resolved config: its block is built once per layer, so that no two layers share a module."""
+    layers: list[Block] = [build(config["block"], "block") for _ in range(config["size"]["n_layers"])]
+    model = build(config["model"], "model", vocab_size=vocab_size, layers=layers)
+    if next(model.parameters()).device.type != "meta":
+        initialise(model, seed=config["seed"], n_layers=len(layers))
+    return model
+
+
+def call(target: Callable[..., Any], kwargs: dict[str, Any], path: str, **given: Any) -> Any:
+    """target(**kwargs, **given), after a check of every key and type."""
+    check_arguments(target, kwargs, path, tuple(given))
+    try:
+        return target(**kwargs, **given)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def check_arguments(target: Callable[..., Any], kwargs: dict[str, Any], path: str, given: Sequence[str] = ()) -> None:
+    """Hold a config node against a signature: no unknown key, no wrong type, nothing missing."""
+    known = inspect.signature(target).parameters
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    for key, value in kwargs.items():
+        if key not in known or key in given:
+            raise ConfigError(f"{path}.{key}: unknown key; {nearest(key, [k for k in known if k not in given])}")
+        if key in hints and not fits(value, hints[key]):
+            raise ConfigError(f"{path}.{key}={value!r}: {_name(hints[key])} is expected, not {type(value).__name__}")
+    missing = [k for k, p in known.items() if p.default is p.empty and k not in (*kwargs, *given)]
+    if missing:
+        raise ConfigError(f"{path}: {', '.join(missing)} is missing")
+
+
+def locate(target: str, path: str) -> Callable[..., Any]:
+    """The class or function that a dotted name stands for."""
+    allowed = (*PACKAGES, *filter(None, os.environ.get("ARCHLAB_PACKAGES", "").split(",")))
+    if target.split(".")[0] not in allowed:
+        raise ConfigError(
+            f"{path}._target_={target}: only {', '.join(allowed)} may be built; "
+            f"name your own package in the environment: ARCHLAB_PACKAGES={target.split('.')[0]}"
+        )
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise ConfigError(f"{path}._target_={target}: {error}") from None
+    except AttributeError:
+        names = [n for n in dir(importlib.import_module(module)) if not n.startswith("_")]
+        raise ConfigError(f"{path}._target_={target}: {module} has no {name}; {nearest(name, names)}") from None
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A closing remark: the known word that was probably meant, or all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a config value is of an annotated type; what cannot be told (modules, protocols) passes."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, arg) for arg in args)
+    if origin is typing.Literal:
+        return value in args
+    if hint in (None, type(None)):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint in (int, float, str):
+        return isinstance(value, (int, float) if hint is float else hint) and not isinstance(value, bool)
+    if origin in (list, tuple, Sequence):
+        return isinstance(value, (list, tuple)) and all(fits(v, args[0]) for v in value) if args else True
+    if inspect.isclass(hint) and issubclass(hint, nn.Module):
+        return isinstance(value, nn.Module)
+    return True
+
+
+def _name(hint: Any) -> str:
+    if hint in (None, type(None)):
+        return "null"
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_name(arg) for arg in typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) in (list, tuple, Sequence):
+        return "a list"
+    return str(getattr(hint, "__name__", hint))

@@ -1,0 +1,54 @@
+"""What the training loop knows about data, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+IGNORED = -100  # the target of a place where nothing is asked
+
+
+class Batch(NamedTuple):
+    """One step's worth of rows. targets[:, t] is what is to be said at place t: for a text, the token at place t + 1."""
+
+    tokens: Tensor  # (b, s) int64
+    targets: Tensor  # (b, s) int64, IGNORED where nothing is asked
+    positions: Tensor | None = None  # (b, s) int64, a 0 starts a document; None: each row is one document from place 0
+
+
+class Data(Protocol):
+    """A source of batches that are a pure function of the arguments: resuming needs no data state, arms can share draws."""
+
+    @property
+    def vocab_size(self) -> int:
+        """How many different tokens there are; known without reading the text."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Of the text, or of the definition where there is no text. Runs with different values are not comparable."""
+        ...
+
+    @property
+    def token_bytes(self) -> Tensor | None:
+        """(vocab_size,) int64 UTF-8 bytes of each token, for bits per byte; None where tokens stand for no text."""
+        ...
+
+    @property
+    def chance(self) -> float | None:
+        """Accuracy of the best answer that never looks at the row, on the held-out batches; None for text."""
+        ...
+
+    def check(self, *, seq_len: int) -> None:
+        """Read what has to be read and raise, in one line, whatever would stop training on rows of seq_len tokens."""
+        ...
+
+    def batch(self, *, seed: int, step: int, batch_size: int, seq_len: int) -> Batch:
+        """The training batch of this step, the same on every call and in every process."""
+        ...
+
+    def evaluation(self, *, n_batches: int, batch_size: int, seq_len: int) -> Iterator[Batch]:
+        """The held-out batches, the same for every arm and every seed."""
+        ...

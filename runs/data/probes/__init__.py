@@ -1,0 +1,9 @@
+"""Tasks made on the fly whose answer is known: what can an architecture do at all?"""
+
+from .copying import Copying
+from .induction_heads import InductionHeads
+from .modular_addition import ModularAddition
+from .mqar import MQAR
+from .selective_copying import SelectiveCopying
+
+__all__ = ["MQAR", "Copying", "InductionHeads", "ModularAddition", "SelectiveCopying"]

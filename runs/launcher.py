@@ -1,0 +1,154 @@
+"""A sweep on one machine: one process per run, a few at a time. A run that crashes, hangs or is killed costs only itself."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from . import record
+
+POLL = 0.2  # seconds between two looks at the runs
+
+
+@dataclass
+class Active:
+    """A run under way, and how far it was when last looked at."""
+
+    config: dict[str, Any]
+    process: BaseProcess
+    since: float
+    step: int = 0
+    news: str = ""
+
+    @property
+    def path(self) -> Path:
+        return record.folder(self.config)
+
+    @property
+    def name(self) -> str:
+        return f"{record.arm_name(self.config)} seed {self.config['seed']}"
+
+
+def launch(configs: list[dict[str, Any]], *, slots: int, timeout: float | None) -> list[str]:
+    """Run all that is not done yet; the status of each run, in order. A live line tells arm, seed, step, loss and time left."""
+    context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
+    if hasattr(context, "set_forkserver_preload"):
+        context.set_forkserver_preload(["runs.job"])  # torch is imported once, not once per run
+    waiting = deque(c for c in configs if record.status(record.folder(c)) not in ("done", "diverged"))
+    threads = max(1, (os.cpu_count() or 1) // slots)
+    total, left = len(configs), sum(c["train"]["steps"] for c in waiting)
+    finished = total - len(waiting)
+    if finished:
+        print(f"{finished} of {total} runs were done before", flush=True)
+    running: list[Active] = []
+    bar = tqdm(
+        total=left, unit="step", disable=None, bar_format="{desc} {percentage:3.0f}% |{bar:16}| {remaining} left {postfix}"
+    )
+    try:
+        while waiting or running:
+            while waiting and len(running) < slots:
+                config = waiting.popleft()
+                process = context.Process(target=_child, args=(config, threads))
+                process.start()
+                running.append(Active(config, process, time.monotonic()))
+            wait([active.process.sentinel for active in running], timeout=POLL)
+            for active in list(running):
+                bar.update(_look(active))
+                if timeout is not None and time.monotonic() - active.since > timeout:
+                    active.process.kill()
+                if not active.process.is_alive():
+                    running.remove(active)
+                    finished += 1
+                    bar.update(active.config["train"]["steps"] - active.step)
+                    tqdm.write(f"[{finished}/{total}] {_ending(active, timeout)}", file=sys.stdout)
+                    sys.stdout.flush()
+            bar.set_description_str(f"{finished}/{total} runs", refresh=False)
+            bar.set_postfix_str(" | ".join(active.news for active in running if active.news))
+    finally:
+        for active in running:
+            active.process.terminate()
+        bar.close()
+    return [record.status(record.folder(c)) for c in configs]
+
+
+def _child(config: dict[str, Any], threads: int) -> None:
+    """The body of a run's own process: what it prints lands in its folder, and it ends with its parent."""
+    import torch
+
+    from .job import one_line, run
+
+    path = record.folder(config)
+    path.mkdir(parents=True, exist_ok=True)
+    log = os.open(path / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    try:
+        run(config)
+    except (record.RecordError, OSError) as error:
+        print(one_line(error), flush=True)
+        os._exit(3)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(4)
+
+
+def _look(active: Active) -> int:
+    """Steps taken since the last look, read off the tail of the run's metrics."""
+    try:
+        with open(active.path / "metrics.jsonl", "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return 0
+    for line in reversed(lines):
+        if line.endswith("}") and '"split": "train"' in line and line.startswith("{"):
+            row = json.loads(line)
+            moved, active.step = row["step"] - active.step, row["step"]
+            loss = "nan" if row["loss"] is None else f"{row['loss']:.3f}"
+            steps = active.config["train"]["steps"]
+            active.news = f"{active.name} step {row['step']}/{steps} loss {loss} {row['tokens_per_s'] / 1000:.1f}k tok/s"
+            return max(0, moved)
+    return 0
+
+
+def _ending(active: Active, timeout: float | None) -> str:
+    """One line on how a run ended; one that left no word of its own gets a summary here."""
+    active.process.join()
+    code, seconds = active.process.exitcode, time.monotonic() - active.since
+    if code == 3:
+        lines = (active.path / "log.txt").read_text().splitlines()
+        return f"{active.name}: not run: {lines[-1] if lines else 'its folder cannot be used'}"
+    if code != 0:
+        late = timeout is not None and seconds > timeout
+        cause = (
+            f"still going after {timeout:g} s"
+            if late
+            else f"killed by signal {-code}"
+            if code and code < 0
+            else f"exit code {code}"
+        )
+        hint = "; out of memory?" if code == -9 and not late else ""
+        summary = {"status": "failed", "error": f"the process was ended: {cause}{hint}", "metrics": {}, "cost": {}}
+        record.write_json(active.path / "summary.json", {"identity": record.identity(active.config), **summary})
+    summary = record.read_json(active.path / "summary.json")
+    value = summary["metrics"].get("val_bits_per_byte")
+    what = f"{value:.3f} bits/byte" if value is not None else f"loss {summary['metrics'].get('val_loss')}"
+    return f"{active.name}: {summary['status']}, {what if summary['status'] == 'done' else summary['error']} ({seconds:.0f} s)"

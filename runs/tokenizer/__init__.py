@@ -1,0 +1,7 @@
+"""What turns text into tokens."""
+
+from .bpe import BPE
+from .byte import Bytes
+from .contract import Tokenizer
+
+__all__ = ["BPE", "Bytes", "Tokenizer"]

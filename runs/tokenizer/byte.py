@@ -1,0 +1,33 @@
+"""Text as its UTF-8 bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+class Bytes:
+    """One token for each byte of the UTF-8 text: nothing to learn, nothing to install, 256 tokens."""
+
+    vocab_size = 256
+    settings = "bytes"
+
+    @property
+    def token_bytes(self) -> np.ndarray:
+        return np.ones(256, dtype=np.int64)
+
+    def fit(self, texts: Iterable[str]) -> None:
+        """Bytes learn nothing."""
+
+    def state(self) -> bytes:
+        return b""
+
+    def restore(self, state: bytes) -> None:
+        """Bytes have learnt nothing."""
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        return np.asarray(tokens).astype(np.uint8).tobytes().decode("utf-8", errors="replace")

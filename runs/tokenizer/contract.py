@@ -1,0 +1,47 @@
+"""What turns text into tokens and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+
+class Tokenizer(Protocol):
+    """Text to tokens and back, without loss. It knows no files: who owns the text keeps what was learnt from it."""
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens there are, known before anything is learnt."""
+        ...
+
+    @property
+    def settings(self) -> str:
+        """All that decides the tokens of a text, apart from the texts that it learns from."""
+        ...
+
+    @property
+    def token_bytes(self) -> np.ndarray:
+        """(vocab_size,) int64: the UTF-8 bytes that each token stands for; they add up to those of the text."""
+        ...
+
+    def fit(self, texts: Iterable[str]) -> None:
+        """Learn from texts; the same texts in the same order always teach the same."""
+        ...
+
+    def state(self) -> bytes:
+        """What was learnt, for restore in another process."""
+        ...
+
+    def restore(self, state: bytes) -> None:
+        """Know again what was learnt when state was taken."""
+        ...
+
+    def encode(self, text: str) -> np.ndarray:
+        """Text -> (n,) unsigned integers of the smallest type that holds the vocabulary."""
+        ...
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        """Tokens -> text; bytes that form no character, as at the edges of a sample, become U+FFFD."""
+        ...

@@ -1,0 +1,136 @@
+"""Train one run, or sweep many.
+
+python -m runs.train ffn=moe mixer=gqa                      one run
+python -m runs.train -m ffn=dense,moe norm=layernorm,rmsnorm seed=0,1,2 study.name=mine     a grid
+python -m runs.train -m study=demo                          the arms of a study
+
+The same command again does what is left: done runs stay, cut-off runs go on, failed ones are tried again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from . import record
+from .build import ConfigError
+from .compose import CONF, configs
+from .explain import EXPECTED, explain
+
+BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
+
+@dataclass
+class Asked:
+    """What a command stands for: Hydra calls its task once per point of a grid; we collect the points and run them ourselves."""
+
+    points: list[dict[str, Any]] = field(default_factory=list)
+    refused: list[ConfigError] = field(default_factory=list)
+
+
+asked = Asked()
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def _collect(config: DictConfig) -> None:
+    try:
+        points = configs(config)
+    except ConfigError as error:
+        asked.refused.append(error)
+        return
+    if HydraConfig.get().launcher._target_ == BASIC:
+        asked.points.extend(points)
+    else:  # a cluster's launcher has already put this point in a process of its own
+        from .job import run
+
+        for point in points:
+            run(point)
+
+
+def collect() -> Asked:
+    """The points of the command line."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us whole, and are told in one line
+    _collect()
+    return asked
+
+
+def guarded(main: Callable[[], int]) -> int:
+    """main's exit code; an expected error becomes one line on stderr and exit code 2."""
+    debugging = "HYDRA_FULL_ERROR" in os.environ
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except EXPECTED as error:
+        if debugging:
+            raise
+        print(f"error: {explain(error)}", file=sys.stderr)
+        return 2
+
+
+def main() -> int:
+    """Check every point before the first is trained, then run them: one in this process, many as a sweep. An exit code."""
+    collect()
+    total = len(asked.points) + len(asked.refused)
+    if total == 1 and asked.refused:
+        raise asked.refused[0]
+    points = [point for point in asked.points if buildable(point, alone=total == 1)]
+    for error in asked.refused:
+        print(f"refused: {error}", file=sys.stderr)
+    if not points:
+        return 1 if total else 0
+    statuses = single(points[0]) if total == 1 else sweep(points)
+    good = sum(status in ("done", "diverged") for status in statuses)
+    print(f"{good} of {total} runs done; report: python -m analysis.report {record.folder(points[0]).parent}")
+    return 0 if good == total else 1
+
+
+def buildable(point: dict[str, Any], *, alone: bool) -> bool:
+    from .job import check
+
+    try:
+        check(point)
+    except ConfigError as error:
+        if alone:
+            raise
+        asked.refused.append(ConfigError(f"{record.arm_name(point)} seed {point['seed']}: {error}"))
+        return False
+    return True
+
+
+def single(config: dict[str, Any]) -> list[str]:
+    from tqdm import tqdm
+
+    from .job import run
+
+    with tqdm(total=config["train"]["steps"], unit="step", disable=None) as bar:
+
+        def watch(row: dict[str, Any]) -> None:
+            bar.update(row["step"] - bar.n)
+            if row["split"] == "train":
+                bar.set_postfix_str(f"loss {row['loss']:.3f} {row['tokens_per_s'] / 1000:.1f}k tok/s")
+
+        summary = run(config, watch)
+    print(f"{record.folder(config)}: {summary['status']}", summary["error"] or "")
+    for key, value in {**summary["metrics"], **summary["cost"]}.items():
+        print(f"  {key:20} {value:,.4g}" if isinstance(value, (int, float)) else f"  {key:20} {value}")
+    return [summary["status"]]
+
+
+def sweep(points: list[dict[str, Any]]) -> list[str]:
+    from .launcher import launch
+
+    study = points[0]["study"]
+    return launch(points, slots=study["slots"], timeout=study["timeout"])
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

@@ -1,0 +1,38 @@
+"""What tests share: configs composed without a command line, models built from them, options found by globbing conf/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from torch import Tensor, nn
+
+from runs.build import build_model
+from runs.compose import CONF, resolve
+
+VOCAB = 61
+TINY = ("size.d_model=24", "size.n_layers=2", "size.n_heads=4", "size.d_ff=48", "size.max_seq=128", "size.n_experts=4")
+COMPANIONS = {"router": ("ffn=moe",)}  # what an option needs beside it to be used at all
+
+
+def options(group: str) -> list[str]:
+    """Every option of a config group: a new yaml is tested without a new test."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def config(*overrides: str, directory: Path = CONF) -> dict[str, Any]:
+    """The resolved config of a command line."""
+    with hydra.initialize_config_dir(str(directory), version_base="1.3"):
+        composed = hydra.compose("config", overrides=list(overrides), return_hydra_config=True)
+        return resolve(composed, composed.hydra.runtime.choices, overrides)
+
+
+def tiny_model(*overrides: str, directory: Path = CONF) -> nn.Module:
+    """A model of a few thousand parameters in evaluation mode, the same at every call."""
+    return build_model(config(*TINY, *overrides, directory=directory), VOCAB).eval()
+
+
+def tokens(batch: int, seq: int, seed: int = 0) -> Tensor:
+    return torch.randint(VOCAB, (batch, seq), generator=torch.Generator().manual_seed(seed))

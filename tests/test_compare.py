@@ -1,0 +1,243 @@
+"""The statistics, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis import RecordError, load
+from analysis.axes import axis_effects
+from analysis.compare import compare, holm, pareto_front, short_names, sign_flip_p, t_interval, welch_interval
+from tests import records
+
+
+def test_t_interval_by_hand() -> None:
+    # mean 2, sd 1, n 3: t(0.975, 2) = 4.302653, so 2 +- 4.302653 / sqrt(3)
+    assert t_interval(np.array([1.0, 2.0, 3.0])) == pytest.approx((2.0, -0.484138, 4.484138), abs=1e-6)
+
+
+def test_no_interval_from_one_seed_and_no_mean_from_none() -> None:
+    assert t_interval(np.array([0.5]))[0] == 0.5 and math.isnan(t_interval(np.array([0.5]))[1])
+    assert all(map(math.isnan, t_interval(np.array([]))))
+
+
+def test_welch_interval_by_hand() -> None:
+    # variances 1 and 4, three values each: 5/3 squared over (1/9 + 16/9) / 2 = 50/17 degrees of freedom
+    first, second = np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0])
+    half = stats.t.ppf(0.975, 50 / 17) * math.sqrt(5 / 3)
+    assert welch_interval(first, second) == pytest.approx((2.0, 2 - half, 2 + half))
+    assert welch_interval(np.ones(3), np.ones(3)) == (0.0, 0.0, 0.0)
+    assert math.isnan(welch_interval(first, second[:1])[1])
+
+
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [
+        ([0.3], 1.0),
+        ([1.0, 2.0, 3.0], 2 / 8),  # only all plus and all minus reach 6
+        ([4.0, 1.0, -2.0], 6 / 8),  # 3 is reached by +-7, +-3, +-5 and missed by +-1
+        ([1.0, -1.0], 1.0),
+        ([0.0, 0.0], 1.0),
+        ([0.1, 0.1, 0.1, 0.1, 0.1, 0.1], 2 / 64),
+    ],
+)
+def test_sign_flip_p_by_hand(differences: list[float], p: float) -> None:
+    assert sign_flip_p(np.array(differences)) == pytest.approx(p)
+
+
+def test_sign_flip_p_is_the_count_over_all_patterns() -> None:
+    values = np.random.default_rng(0).normal(0.4, 1.0, 9).round(1)  # rounded: ties must count
+    sums = [abs(sum(s * v for s, v in zip(signs, values, strict=True))) for signs in itertools.product((1, -1), repeat=9)]
+    assert sign_flip_p(values) == pytest.approx(np.mean(np.array(sums) >= abs(values.sum()) - 1e-9))
+
+
+def test_sign_flip_p_knows_its_limits() -> None:
+    assert sign_flip_p(np.full(24, 0.1)) == 2 / 2**24
+    assert math.isnan(sign_flip_p(np.array([]))) and math.isnan(sign_flip_p(np.ones(41)))
+
+
+def test_holm_by_hand() -> None:
+    p = pd.Series([0.01, 0.04, math.nan, 0.03])
+    assert holm(p).tolist()[:2] == pytest.approx([0.03, 0.06]) and holm(p)[3] == pytest.approx(0.06)
+    assert math.isnan(holm(p)[2])
+
+
+def test_pareto_front_by_hand() -> None:
+    cost = pd.Series([1.0, 2.0, 3.0, 2.0, 4.0, math.nan])
+    loss = pd.Series([5.0, 3.0, 3.0, 4.0, 1.0, 0.0])
+    assert pareto_front(cost, loss, lower_cost=True, lower_result=True).tolist() == [True, True, False, False, True, False]
+    assert pareto_front(cost, loss, lower_cost=False, lower_result=True).tolist() == [False, False, False, False, True, False]
+
+
+def test_equal_arms_share_the_front() -> None:
+    same = pd.Series([1.0, 1.0])
+    assert pareto_front(same, same, lower_cost=True, lower_result=False).all()
+
+
+def write(out: Path, table: dict[str, dict[int, float | None]]) -> pd.DataFrame:
+    """arm -> seed -> value; None: that run diverged."""
+    for arm, values in table.items():
+        for seed, value in values.items():
+            records.run(out, arm, seed, value, status="diverged" if value is None else "done")
+    return load(out)
+
+
+def test_pairs_are_made_by_seed_and_a_missing_seed_is_left_out(tmp_path: Path) -> None:
+    runs = write(tmp_path, {"baseline": {0: 2.0, 1: 3.0, 2: 4.0}, "moe": {0: 1.5, 2: 3.7, 5: 9.0}})
+    study = compare(runs)
+    assert study.pairs[["seed", "difference"]].to_numpy() == pytest.approx(np.array([[0, -0.5], [2, -0.3]]))
+    row = study.differences.iloc[0]
+    assert (row["n"], row["difference"]) == (2, pytest.approx(-0.4))
+    half = 12.706205 * 0.141421 / math.sqrt(2)  # t(0.975, 1) times sd over sqrt(n)
+    assert (row["low"], row["high"]) == (pytest.approx(-0.4 - half, abs=1e-5), pytest.approx(-0.4 + half, abs=1e-5))
+    assert row["note"] == "n = 2 seeds: an interval, not a verdict (6 needed)"
+    assert row["reading"] == "unclear"
+
+
+def test_diverged_runs_are_counted_and_named(tmp_path: Path) -> None:
+    study = compare(write(tmp_path, {"baseline": {0: 2.0, 1: 2.1}, "moe": {0: 1.5, 1: None}, "hot": {0: None, 1: None}}))
+    assert study.arms.loc["moe", ["n", "done", "diverged"]].tolist() == [1, 1, 1]
+    assert study.arms.loc["hot", ["n", "done", "diverged"]].tolist() == [0, 0, 2]
+    notes = study.differences.set_index("arm")["note"]
+    assert notes["moe"].startswith("1 of 2 runs diverged: the numbers speak for the others only")
+    assert notes["hot"] == "2 of 2 runs diverged; no seed that both this arm and the baseline finished"
+
+
+def test_dense_arms_survive_though_their_expert_columns_are_missing(tmp_path: Path) -> None:
+    records.run(tmp_path, "baseline", 0, 2.0)
+    records.run(tmp_path, "moe", 0, 1.9, choices={"ffn": "moe"})
+    runs = load(tmp_path)
+    assert runs.set_index("arm")["ffn.n_experts"].isna().to_dict() == {"baseline": True, "moe": False}
+    runs.loc[runs["arm"] == "baseline", ["state_bytes", "peak_memory_bytes", "mfu"]] = math.nan
+    study = compare(runs)
+    assert sorted(study.arms.index) == ["baseline", "moe"] and study.arms["n"].tolist() == [1, 1]
+    assert study.arms["mean"].tolist() == [1.9, 2.0]
+
+
+def test_spread_over_seeds_and_noise_floor_by_hand(tmp_path: Path) -> None:
+    study = compare(write(tmp_path, {"baseline": {0: 2.0, 1: 2.2}, "moe": {0: 1.0, 1: 1.3, 2: 1.6}, "gqa": {0: 5.0}}))
+    assert study.arms.loc["moe", ["mean", "sd", "n"]].tolist() == pytest.approx([1.3, 0.3, 3])
+    # squares: 0.02 with 1 degree of freedom, 0.18 with 2; one lone run has none
+    assert (study.noise["sd"], study.noise["df"]) == (pytest.approx(math.sqrt(0.2 / 3)), 3)
+
+
+def test_arms_of_one_config_measure_the_noise(tmp_path: Path) -> None:
+    runs = write(tmp_path, {"baseline": {0: 2.0, 1: 2.2}, "again": {10: 2.1, 11: 2.5}})
+    study = compare(runs)
+    (twins,) = study.noise["twins"]
+    assert (twins["arm"], twins["twin"], twins["difference"]) == ("again", "baseline", pytest.approx(-0.2))
+    assert twins["low"] < -0.2 < twins["high"]
+    assert study.differences["note"].tolist() == ["no seed that both this arm and the baseline finished"]
+
+
+def test_six_agreeing_seeds_are_a_verdict(tmp_path: Path) -> None:
+    noise = [0.00, 0.01, -0.01, 0.02, -0.02, 0.0]
+    table = {"baseline": dict(enumerate(2.0 + s for s in noise)), "moe": {s: 1.9 + 0.5 * n for s, n in enumerate(noise)}}
+    row = compare(write(tmp_path, table)).differences.iloc[0]
+    assert (row["reading"], row["kind"], row["n"], row["note"]) == ("lower", "good", 6, "")
+    assert row["p"] == 2 / 64
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"steps": 800}, "different steps (800, baseline 400)"),
+        ({"batch_size": 32}, "different training tokens (3276800, baseline 1638400)"),
+        ({"data_sha256": "b" * 64}, "different data (bbbbbbbb, baseline a3f1c900)"),
+    ],
+)
+def test_other_data_or_another_budget_is_refused(tmp_path: Path, change: dict[str, object], reason: str) -> None:
+    for seed in (0, 1):
+        records.run(tmp_path, "baseline", seed, 2.0)
+        train = {name: value for name, value in change.items() if name != "data_sha256"}
+        folder = records.run(tmp_path, "moe", seed, 1.5, **train)
+        env = json.loads((folder / "env.json").read_text())
+        (folder / "env.json").write_text(json.dumps(env | {name: value for name, value in change.items() if name not in train}))
+    row = compare(load(tmp_path)).differences.iloc[0]
+    assert (row["reading"], row["refused"], row["n"]) == ("refused", reason, 0)
+    assert math.isnan(row["difference"]) and row["note"] == f"refused: {reason}"
+
+
+def test_a_loss_per_token_does_not_compare_between_tokenizers(tmp_path: Path) -> None:
+    for arm, tokenizer in (("baseline", "bytes"), ("bpe", "bpe")):
+        content = records.config(arm, 0, {"tokenizer": tokenizer})
+        records.write_run(tmp_path / "demo" / arm, content, records.summary(val_loss=2.0), [])
+    assert compare(load(tmp_path)).differences["refused"].tolist() == ["different tokenizer (bpe, baseline bytes)"]
+
+
+def test_accuracy_is_the_measure_of_probes_and_higher_is_better(tmp_path: Path) -> None:
+    for arm, value in (("baseline", 0.5), ("moe", 0.7)):
+        for seed in (0, 1, 2):
+            summary = records.summary(val_accuracy=value + 0.01 * seed * (arm == "moe"), val_loss=1.0)
+            records.write_run(tmp_path / "demo" / f"{arm}{seed}", records.config(arm, seed, {}), summary, [])
+    study = compare(load(tmp_path))
+    assert (study.metric.column, study.arms.index[0]) == ("val_accuracy", "moe")
+    assert study.differences[["reading", "kind"]].iloc[0].tolist() == ["higher", "good"]
+
+
+def test_an_arm_that_sees_later_tokens_is_marked_and_never_better(tmp_path: Path) -> None:
+    runs = write(tmp_path, {"baseline": {0: 2.0, 1: 2.1, 2: 2.2}, "expert_choice": {0: 1.0, 1: 1.1, 2: 1.2}})
+    runs.loc[runs["arm"] == "expert_choice", "causal"] = False
+    study = compare(runs)
+    row = study.differences.iloc[0]
+    assert (row["ahead"], row["kind"], row["reading"]) == (True, "open", "lower")
+    assert row["note"].startswith("sees later tokens") and short_names(study)["expert_choice"] == "expert_choice †"
+
+
+def test_the_baseline_is_the_one_asked_for_or_named_or_the_most_common(tmp_path: Path) -> None:
+    runs = write(tmp_path, {"baseline": {0: 2.0}, "moe": {0: 1.9, 1: 1.9}, "gqa": {0: 2.1}})
+    assert compare(runs).baseline == "baseline"
+    assert compare(runs, "gqa").baseline == "gqa"
+    assert compare(runs.assign(baseline=None)).baseline == "moe"
+    with pytest.raises(RecordError, match='no arm is called "gpa"; the arms are: baseline; gqa; moe'):
+        compare(runs, "gpa")
+
+
+def test_mismatch_is_told_in_percent_of_the_baseline(tmp_path: Path) -> None:
+    runs = write(tmp_path, {"baseline": {0: 2.0}, "moe": {0: 1.9}})
+    runs.loc[runs["arm"] == "moe", ["total_params", "active_params", "tokens_per_s"]] = [2.1e6, 1.005e6, 20000.0]
+    row = compare(runs).differences.iloc[0]
+    assert row["total_params_percent"] == pytest.approx(110.0) and row["active_params_percent"] == pytest.approx(0.5)
+    assert row["flops_per_token_percent"] == 0.0 and row["tokens_per_s_ratio"] == pytest.approx(0.8)
+
+
+def test_two_studies_at_once_and_no_result_at_all_are_refused(tmp_path: Path) -> None:
+    runs = write(tmp_path, {"baseline": {0: None}, "moe": {0: None}})
+    with pytest.raises(RecordError, match=r"no finished run with a result among 2 \(2 diverged\)"):
+        compare(runs)
+    records.write_study(tmp_path, name="other", arms={"baseline": records.Arm()}, seeds=(0,))
+    with pytest.raises(RecordError, match=r"2 studies lie here \(demo, other\)"):
+        compare(load(tmp_path))
+
+
+def test_axis_effects_of_a_grid_by_hand(tmp_path: Path) -> None:
+    effect = {"dense": 0.0, "moe": -0.2, "learned": 0.0, "rotary": -0.1}
+    for ffn, position, seed in itertools.product(("dense", "moe"), ("learned", "rotary"), (0, 1, 2)):
+        together = -0.04 * (ffn == "moe" and position == "rotary")
+        value = 2.0 + effect[ffn] + effect[position] + together + 0.1 * seed + 0.01 * seed * (ffn == "moe")
+        content = records.config(None, seed, {"ffn": ffn, "position": position})
+        records.write_run(tmp_path / "g" / f"{ffn}-{position}-{seed}", content, records.summary(val_bits_per_byte=value), [])
+    study = compare(load(tmp_path), "dense, learned")
+    table = axis_effects(study).set_index("level")
+    # moe: -0.2 alone, -0.24 with rotary, and 0.01 more each seed: seeds -0.22, -0.21, -0.20
+    assert table.loc["moe", ["contexts", "n", "difference"]].tolist() == pytest.approx([2, 3, -0.21])
+    assert table.loc["moe", "low"] == pytest.approx(-0.21 - 4.302653 * 0.01 / math.sqrt(3), abs=1e-6)
+    assert table.loc["moe", ["smallest", "largest"]].tolist() == pytest.approx([-0.23, -0.19])
+    assert table.loc["rotary", "difference"] == pytest.approx(-0.12)
+    assert short_names(study) == {
+        "dense, learned": "baseline",
+        "moe, learned": "moe",
+        "dense, rotary": "rotary",
+        "moe, rotary": "moe + rotary",
+    }
+
+
+def test_one_axis_at_a_time_is_not_a_grid(tmp_path: Path) -> None:
+    assert axis_effects(compare(load(records.write_study(tmp_path, seeds=(0, 1))))).empty

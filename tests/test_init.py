@@ -1,0 +1,52 @@
+"""Initial weights: common random numbers for arms that share a tensor."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from arch.init import initialise, stream
+from tests.lab import tiny_model
+
+
+def weights(*overrides: str) -> dict[str, torch.Tensor]:
+    return dict(tiny_model(*overrides).named_parameters())
+
+
+def test_arms_share_every_tensor_that_both_have() -> None:
+    dense, moe = weights("ffn=dense"), weights("ffn=moe", "norm=rmsnorm")
+    shared = [name for name in dense if "mixer." in name and "norm" not in name]
+    assert shared
+    assert all(torch.equal(dense[name], moe[name]) for name in shared)
+    assert torch.equal(dense["embedding.weight"], moe["embedding.weight"])
+
+
+def test_layers_and_seeds_differ_and_the_same_seed_repeats() -> None:
+    zero, one = weights("seed=0"), weights("seed=1")
+    name, other = "layers.0.mixer.q_proj.weight", "layers.1.mixer.q_proj.weight"
+    assert torch.equal(zero[name], weights("seed=0")[name])
+    assert not torch.equal(zero[name], one[name])
+    assert not torch.equal(zero[name], zero[other])
+
+
+def test_drawing_leaves_the_global_generator_alone() -> None:
+    model = tiny_model()
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    initialise(model, seed=5, n_layers=2)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_scales() -> None:
+    drawn = weights("size.d_model=96", "size.n_layers=8", "size.d_ff=384", "size.n_heads=4")
+    assert abs(drawn["embedding.weight"].std() - 0.02) < 2e-3
+    assert abs(drawn["layers.3.mixer.q_proj.weight"].std() * math.sqrt(96) - 1) < 0.05
+    assert abs(drawn["layers.3.mixer.o_proj.weight"].std() * math.sqrt(96) * math.sqrt(16) - 1) < 0.05
+
+
+def test_streams_depend_on_seed_and_names() -> None:
+    assert stream(0, "a") == stream(0, "a") != stream(1, "a")
+    assert stream(0, "a", 1) != stream(0, "a", 2)
+    assert 0 <= stream(0, "x") < 2**63

@@ -1,0 +1,398 @@
+"""The routed ffn: equal to its plain twin with every router, on every path, and exactly as much work as it tells."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from arch.contracts import ChannelMixer, Router
+from arch.ffn import GLU, MLP, Experts, MoE
+from arch.losses import load_balance_loss, router_z_loss
+from arch.ops.grouped import blocked, native, product
+from arch.router import Balanced, ExpertChoice, Hash, NoisyTopK, Switch, TopK
+from arch.routing import dropped, load, pop_routings
+from tests.reference import moe as plain
+
+SIZES = [1, 63, 100]
+ROUTERS: dict[str, Callable[..., Router]] = {
+    "topk": TopK,
+    "topk_after": lambda **sizes: TopK(**sizes, softmax="after"),
+    "noisy": NoisyTopK,
+    "switch": lambda **sizes: Switch(**sizes, capacity_factor=0.8),
+    "expert_choice": ExpertChoice,
+    "balanced": Balanced,
+    "hash": Hash,
+}
+every_router = pytest.mark.parametrize("router", ROUTERS)
+
+
+def make(
+    router: str, d_model: int = 10, d_ff: int = 7, n_experts: int = 5, top_k: int = 2, *, gated: bool = False, shared: int = 0
+) -> MoE:
+    torch.manual_seed(0)
+    return MoE(
+        d_model=d_model,
+        router=ROUTERS[router](d_model=d_model, n_experts=n_experts, top_k=top_k),
+        experts=Experts(d_model=d_model, d_ff=d_ff, n_experts=n_experts, activation="silu" if gated else "gelu", gated=gated),
+        shared=MLP(d_model=d_model, d_ff=shared) if shared else None,
+    )
+
+
+def text(seq: int, d_model: int = 10, batch: int = 1) -> Tensor:
+    return torch.randn(batch, seq, d_model, generator=torch.Generator().manual_seed(1))
+
+
+def gradients(module: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> dict[str, Tensor]:
+    """The output and every gradient of a weighted sum of it, by name."""
+    x = x.clone().requires_grad_()
+    module.zero_grad()
+    torch.manual_seed(7)
+    y = run(x)
+    weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).to(y)
+    y.backward(weight)
+    return {"y": y.detach(), "x": x.grad} | {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor], **tolerance: float) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, msg=lambda m, name=name: f"{name}: {m}", **tolerance)
+
+
+# Against the plain twins
+
+
+@every_router
+@pytest.mark.parametrize("seq", SIZES)
+@pytest.mark.parametrize("kind", [{}, {"gated": True, "shared": 6}], ids=["mlp", "gated_shared"])
+def test_outputs_and_all_gradients_equal_the_twin(router: str, seq: int, kind: dict[str, Any]) -> None:
+    moe, x = make(router, **kind), text(seq, batch=2)
+    assert_equal(gradients(moe, moe, x), gradients(moe, lambda x: plain.moe(moe, x), x), atol=1e-5, rtol=1e-4)
+
+
+def matmul_case(counts: list[int], rows: int, d_in: int = 9, d_out: int = 6) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    x, weight = torch.randn(rows, d_in), torch.randn(len(counts), d_out, d_in)
+    return x, weight, torch.tensor(counts), torch.randn(rows, d_out)
+
+
+COUNTS = {
+    "one_row": ([0, 1, 0], 1),
+    "odd": ([17, 0, 45, 1], 63),
+    "dropped_tail": ([30, 0, 41, 2], 100),
+    "one_expert": ([100], 100),
+    "one_takes_all": ([0, 0, 300, 0], 300),
+    "nobody_served": ([0, 0], 5),
+    "whole_blocks": ([128, 256, 0, 128], 512),
+}
+PATHS: dict[str, Callable[..., Tensor]] = {
+    "loop": product,
+    "native": native,
+    "blocks_of_128": blocked,
+    "blocks_of_4": lambda *a: blocked(*a, size=4),
+}
+
+
+def of_matmul(run: Callable[..., Tensor], x: Tensor, weight: Tensor, counts: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
+    x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    y = run(x, weight, counts)
+    return (y, *torch.autograd.grad(y, (x, weight), grad))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("case", COUNTS)
+def test_every_path_of_the_grouped_product_equals_the_twin(path: str, case: str) -> None:
+    widths = {"d_in": 12, "d_out": 8} if path == "native" else {}  # whole 16 bytes, which has_native sees to
+    inputs = matmul_case(*COUNTS[case], **widths)
+    for found, expected in zip(of_matmul(PATHS[path], *inputs), of_matmul(plain.grouped_matmul, *inputs), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_rows_past_the_last_group_are_exact_zeros_and_so_are_their_gradients(path: str) -> None:
+    x, weight, counts, grad = matmul_case([3, 0, 4], 20, d_in=12, d_out=8)
+    y, to_x, to_weight = of_matmul(PATHS[path], x, weight, counts, grad)
+    assert not y[7:].any() and not to_x[7:].any()
+    assert not to_weight[1].any()  # an expert without rows
+    assert y[:7].all() and to_x[:7].all() and to_weight[[0, 2]].all()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_expanded_gradient_is_taken_like_any_other(path: str) -> None:
+    x, weight, counts, _ = matmul_case([3, 0, 4], 7, d_in=12, d_out=8)
+    expected = of_matmul(plain.grouped_matmul, x, weight, counts, torch.ones(7, 8))
+    found = of_matmul(PATHS[path], x, weight, counts, torch.ones(()).expand(7, 8))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_gradients_of_the_grouped_product_are_those_of_finite_differences() -> None:
+    x, weight, counts, _ = matmul_case([2, 0, 3], 6, d_in=3, d_out=2)
+    for run in (product, blocked):
+        arguments = (x.double().requires_grad_(), weight.double().requires_grad_(), counts)
+        assert torch.autograd.gradcheck(run, arguments)
+
+
+def test_shapes_are_known_without_data() -> None:
+    for router in ROUTERS:
+        moe = make(router).to("meta")
+        assert moe(torch.empty(2, 9, 10, device="meta")).shape == (2, 9, 10)
+
+
+# Equalities with dense ffns
+
+
+@every_router
+@pytest.mark.parametrize("gated", [False, True])
+def test_one_expert_is_the_dense_ffn(router: str, gated: bool) -> None:
+    moe, x = make(router, n_experts=1, top_k=1, gated=gated), text(63)
+    if isinstance(moe.router, Switch):
+        moe.router.capacity_factor = 1.0
+    dense: ChannelMixer = GLU(d_model=10, d_ff=7) if gated else MLP(d_model=10, d_ff=7)
+    for name, linear in dense.named_children():
+        linear.weight.data = getattr(moe.experts, name)[0].detach().clone()
+    found, expected = gradients(moe, moe, x), gradients(dense, dense, x)
+    for name, value in expected.items():
+        mine = found[name if name in ("x", "y") else f"experts.{name.removesuffix('.weight')}"]
+        torch.testing.assert_close(mine.view_as(value), value, atol=1e-5, rtol=1e-5)
+
+
+def test_all_experts_with_gates_of_one_are_one_wide_dense_ffn() -> None:
+    moe, x = make("hash", n_experts=3, top_k=3), text(63)
+    wide = MLP(d_model=10, d_ff=21)
+    wide.up_proj.weight.data = moe.experts.up_proj.detach().flatten(0, 1)
+    wide.down_proj.weight.data = moe.experts.down_proj.detach().permute(1, 0, 2).flatten(1)
+    torch.testing.assert_close(moe(x), wide(x), atol=1e-5, rtol=1e-5)
+
+
+def test_the_shared_ffn_works_on_every_token_also_on_those_dropped() -> None:
+    moe, x = make("switch", shared=6, top_k=1), text(100)
+    y = moe(x)
+    lost = moe.routing.token[moe.routing.expert == 5]
+    assert 0 < len(lost) < 100
+    assert torch.equal(y[0, lost], moe.shared(x)[0, lost])
+
+
+# Exactly k experts
+
+
+@pytest.mark.parametrize("router", ["topk", "topk_after", "noisy", "switch", "balanced", "hash"])
+def test_only_the_k_chosen_experts_are_met(router: str) -> None:
+    moe, x = make(router, n_experts=6, top_k=2).eval(), text(1)
+    before = moe(x)
+    chosen = set(moe.routing.expert.tolist())
+    assert len(chosen) == 2
+    for expert in range(6):
+        poisoned = copy.deepcopy(moe)
+        poisoned.experts.up_proj.data[expert] = float("nan")
+        assert torch.equal(poisoned(x), before) == (expert not in chosen)
+
+
+@every_router
+@pytest.mark.parametrize("shared", [0, 6])
+def test_the_told_cost_is_the_built_and_the_counted_one(router: str, shared: int) -> None:
+    moe = make(router, shared=shared, d_model=8, d_ff=12, n_experts=4, gated=True)
+    cost, x = moe.cost(seq=50), text(50, d_model=8)
+    with FlopCounterMode(display=False) as counter:
+        y = moe(x.requires_grad_())
+        forward = counter.get_total_flops()
+        y.sum().backward()
+    expert = 3 * 8 * 12
+    others = cost.params - 4 * expert
+    assert cost.params == sum(p.numel() for p in moe.parameters())
+    assert cost.active_params == others + 2 * expert
+    assert 50 * cost.flops == forward
+    routing = 2 * sum(w.numel() for w in [*moe.router.parameters(), *moe.router.buffers()] if w.dim() == 2)
+    unlearned = 50 * routing if router == "hash" else 0  # no gradient
+    assert counter.get_total_flops() == 3 * forward - 2 * unlearned
+    assert cost.state_bytes == 0
+
+
+def test_the_loop_does_the_work_that_the_formula_counts() -> None:
+    moe, x = make("topk", d_model=8, d_ff=12, n_experts=4), text(50, d_model=8)
+    with torch.profiler.profile(with_flops=True) as profile:
+        moe(x)
+    products = [event for event in profile.events() if event.name == "aten::mm" and "product" in str(event.cpu_parent)]
+    assert len(products) == 2 * 4  # up and down, once per expert
+    assert sum(event.flops for event in products) == 50 * 2 * 2 * (2 * 8 * 12)
+
+
+# Gradients
+
+
+@every_router
+def test_no_gradient_is_dropped(router: str) -> None:
+    moe, x = make(router, n_experts=4, gated=True, shared=6), text(100).requires_grad_()
+    moe(x).square().sum().backward()
+    assert load(moe.routing).all()
+    for name, parameter in moe.named_parameters():
+        assert parameter.grad.flatten(1).any(dim=1).all(), name
+    assert x.grad.any(dim=-1).all()
+
+
+def test_an_expert_that_nobody_meets_has_a_zero_gradient() -> None:
+    moe, x = make("balanced"), text(63)
+    moe.router.bias[2] = -10
+    found = gradients(moe, moe, x)
+    assert load(moe.routing)[2] == 0
+    for name in ("experts.up_proj", "experts.down_proj"):
+        assert not found[name][2].any() and found[name][3].any()
+
+
+def test_frozen_experts_and_a_frozen_input_cost_the_others_nothing() -> None:
+    moe, x = make("topk"), text(63)
+    expected = gradients(moe, moe, x)
+    moe.experts.requires_grad_(False)
+    found = gradients(moe, moe, x)
+    assert_equal(found, {name: expected[name] for name in found})
+    assert "router.weight" in found and "experts.up_proj" not in found
+
+
+@pytest.mark.parametrize("router", ["topk", "noisy", "switch"])
+def test_checkpointing_keeps_the_gradients_of_the_losses_on_the_routing(router: str) -> None:
+    moe, x = make(router), text(63)
+
+    def run(x: Tensor, recompute: bool) -> Tensor:
+        y = checkpoint(moe, x, use_reentrant=False) if recompute else moe(x)
+        (routing,) = pop_routings(moe).values()
+        return y.sum() + load_balance_loss(routing) + router_z_loss(routing)
+
+    assert_equal(gradients(moe, lambda x: run(x, True), x), gradients(moe, lambda x: run(x, False), x))
+
+
+# As a module among others
+
+
+@pytest.mark.parametrize("router", ["topk", "switch", "expert_choice"])
+def test_compiled_equals_eager_in_one_graph(router: str) -> None:
+    moe, x = make(router, gated=True), text(63)
+    torch._dynamo.reset()
+    compiled = torch.compile(moe, backend="aot_eager", fullgraph=True)
+
+    def run(ffn: nn.Module) -> Callable[[Tensor], Tensor]:
+        def losses(x: Tensor) -> Tensor:
+            y = ffn(x)
+            (routing,) = pop_routings(moe).values()
+            return torch.cat([y.flatten(), load_balance_loss(routing)[None], router_z_loss(routing)[None]])
+
+        return losses
+
+    assert_equal(gradients(moe, run(compiled), x), gradients(moe, run(moe), x))
+
+
+@pytest.mark.parametrize("path", ["native", "blocks_of_128"])
+def test_the_paths_without_waiting_compile_in_one_graph(path: str) -> None:
+    x, weight, counts, grad = matmul_case([30, 0, 41, 2], 100, d_in=16, d_out=8)
+    inputs = (x.bfloat16(), weight.bfloat16(), counts, grad.bfloat16())
+    torch._dynamo.reset()
+    compiled = torch.compile(PATHS[path], backend="aot_eager", fullgraph=True)
+    for found, expected in zip(of_matmul(compiled, *inputs), of_matmul(PATHS[path], *inputs), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_model_with_a_routing_on_it_can_be_copied_and_pickled() -> None:
+    moe, x = make("topk", gated=True), text(9)
+    y = moe(x)
+    for twin in (copy.deepcopy(moe), pickle.loads(pickle.dumps(moe))):
+        assert twin.routing is None
+        assert torch.equal(twin(x), y)
+    assert moe.routing is not None and "routing" not in "".join(moe.state_dict())
+
+
+def test_the_shape_of_the_input_does_not_matter() -> None:
+    moe, x = make("topk"), text(12)
+    y = moe(x)
+    for shape in ((12, 10), (3, 4, 10), (2, 3, 2, 10)):
+        torch.testing.assert_close(moe(x.view(shape)), y.view(shape))
+    strided = x.mT.contiguous().mT  # not contiguous
+    torch.testing.assert_close(moe(strided), y)
+
+
+@pytest.mark.parametrize("router", ["topk", "switch", "expert_choice"])
+def test_bf16_weights_and_autocast_stay_near_fp32(router: str) -> None:
+    moe, x = make(router), text(63)
+    exact = moe(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        auto = moe(x)
+        dense = MLP(d_model=10, d_ff=7)(x)
+    assert auto.dtype == dense.dtype == torch.bfloat16
+    torch.testing.assert_close(auto.float(), exact, atol=2e-2, rtol=2e-2)
+    auto.sum().backward()
+    assert moe.experts.up_proj.grad.dtype == torch.float32 and moe.experts.up_proj.grad.any()
+    half = copy.deepcopy(moe).bfloat16()
+    assert half(x.bfloat16()).dtype == torch.bfloat16
+    assert half.routing.logits.dtype == half.routing.gate.dtype == torch.float32
+
+
+def test_causality_is_the_routers_and_the_shared_ffns() -> None:
+    assert make("topk").causal and make("switch", shared=4).causal and not make("expert_choice").causal
+
+
+def test_experts_that_do_not_fit_are_errors_with_both_numbers() -> None:
+    router = TopK(d_model=8, n_experts=4, top_k=2)
+    with pytest.raises(ValueError, match="among 4 experts but the bank has 6"):
+        MoE(d_model=8, router=router, experts=Experts(d_model=8, d_ff=4, n_experts=6))
+    with pytest.raises(ValueError, match="d_model=10, the MoE for d_model=8"):
+        MoE(d_model=8, router=router, experts=Experts(d_model=10, d_ff=4, n_experts=4))
+    with pytest.raises(ValueError, match="n_experts=0"):
+        Experts(d_model=8, d_ff=4, n_experts=0)
+    with pytest.raises(ValueError, match="did you mean 'gelu'"):
+        Experts(d_model=8, d_ff=4, n_experts=4, activation="gleu")
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:TensorFloat32")
+@pytest.mark.parametrize("path", ["native", "blocks_of_128"])
+@pytest.mark.parametrize("case", COUNTS)
+def test_gpu_paths_equal_the_twin(path: str, case: str) -> None:
+    if path == "native" and torch.cuda.get_device_properties(0).major < 9:
+        pytest.skip("grouped_mm waits for the host before Hopper")
+    dtype = torch.bfloat16 if path == "native" else torch.float32
+    x, weight, counts, grad = (t.cuda() for t in matmul_case(*COUNTS[case], d_in=64, d_out=48))
+    inputs = (x.to(dtype), weight.to(dtype), counts, grad.to(dtype))
+    expected = of_matmul(plain.grouped_matmul, *inputs)
+    for run in (PATHS[path], torch.compile(PATHS[path], fullgraph=True)):
+        for found, value in zip(of_matmul(run, *inputs), expected, strict=True):
+            torch.testing.assert_close(found, value)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode", "ignore:TensorFloat32")
+@every_router
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("widths", [(64, 48), (63, 41)], ids=["aligned", "odd"])
+def test_gpu_equals_cpu_and_never_waits(router: str, bf16: bool, widths: tuple[int, int]) -> None:
+    moe = make(router, d_model=widths[0], d_ff=widths[1], gated=True).eval()
+    x = text(100, d_model=widths[0])
+    expected = gradients(moe, moe, x)
+    moe, x = moe.cuda(), x.cuda()
+    weight = torch.randn(expected["y"].shape, generator=torch.Generator().manual_seed(2)).cuda()
+    for ffn in (moe, torch.compile(moe, fullgraph=True)):
+        moe.zero_grad()
+        leaf = x.clone().requires_grad_()
+        for attempt in range(2):  # the first may set things up
+            torch.cuda.set_sync_debug_mode("error" if attempt else "default")
+            try:
+                with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+                    y = ffn(leaf)
+                y.backward(weight.to(y.dtype))
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        grads = {name: p.grad for name, p in moe.named_parameters() if p.grad is not None} | {"x": leaf.grad}
+        assert ({"y"} | grads.keys()) == expected.keys()
+        for name, value in [("y", y), *((name, grad / 2) for name, grad in grads.items())]:
+            torch.testing.assert_close(
+                value.detach().float().cpu(), expected[name], atol=5e-2 if bf16 else 1e-4, rtol=5e-2 if bf16 else 1e-4
+            )
+    assert dropped(pop_routings(moe)[""]) == 0

@@ -1,0 +1,255 @@
+"""The command line from outside: runs, sweeps, resumption, and what is said of bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from runs.record import RecordError
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = (
+    "size=micro",
+    "size.d_model=24",
+    "size.d_ff=48",
+    "train.batch_size=2",
+    "train.seq_len=32",
+    "train.eval_batches=1",
+    "train.log_every=2",
+    "train.device=cpu",
+)
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "story.txt"
+    path.write_text("".join(f"The {n}th line tells of {n * n} sheep and {n % 7} wolves.\n" for n in range(2000)))
+    return path
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "runs.train", *words]
+
+
+def train(text: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    arguments = [*words, *SMALL, "data=text", f"data.path={text}", f"out={out}"]
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def runs(out: Path) -> list[Path]:
+    return sorted(path.parent for path in out.glob("*/*/config.json"))
+
+
+def summary(path: Path) -> dict[str, object]:
+    return json.loads((path / "summary.json").read_text())
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(path / "checkpoint" / "state.safetensors")
+
+
+def test_one_run_leaves_a_whole_record_and_a_second_call_does_nothing(text: Path, tmp_path: Path) -> None:
+    first = train(text, tmp_path, "ffn=moe", "train.steps=6")
+    assert first.returncode == 0, first.stderr
+    (path,) = runs(tmp_path)
+    names = {p.name for p in path.iterdir()}
+    assert {"config.yaml", "config.json", "metrics.jsonl", "summary.json", "env.json", "checkpoint"} <= names
+    told = summary(path)
+    assert told["status"] == "done" and told["error"] is None and told["causal"] is True
+    assert set(told["metrics"]) == {"val_loss", "val_accuracy", "val_bits_per_byte"}
+    costs = {"total_params", "active_params", "flops_per_token", "train_flops", "state_bytes"}
+    assert costs | {"tokens_per_s", "step_ms", "mfu", "peak_memory_bytes"} == set(told["cost"])
+    assert told["cost"]["active_params"] < told["cost"]["total_params"]
+    env = json.loads((path / "env.json").read_text())
+    assert len(env["data_sha256"]) == 64 and env["threads"] >= 1 and env["torch"] == torch.__version__
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert {row["split"] for row in rows} == {"train", "val", "routing"}
+    before = {p: p.stat().st_mtime_ns for p in path.rglob("*") if p.is_file() and p.name != ".lock"}
+    again = train(text, tmp_path, "ffn=moe", "train.steps=6")
+    assert again.returncode == 0
+    assert before == {p: p.stat().st_mtime_ns for p in path.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(text: Path, tmp_path: Path) -> None:
+    words = (
+        "ffn=moe",
+        "router=noisy",
+        "block.dropout=0.1",
+        "train.steps=60",
+        "train.checkpoint_every=10",
+        "train.eval_every=30",
+    )
+    assert train(text, tmp_path / "whole", *words).returncode == 0
+    arguments = [*words, *SMALL, "data=text", f"data.path={text}", f"out={tmp_path / 'cut'}"]
+    process = subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("cut/*/*/checkpoint/state.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (cut,) = runs(tmp_path / "cut")
+    assert not (cut / "summary.json").exists(), "the run ended before it could be cut off"
+    with open(cut / "metrics.jsonl", "a") as file:
+        file.write('{"step": 59, "spl')
+    resumed = train(text, tmp_path / "cut", *words)
+    assert resumed.returncode == 0, resumed.stderr
+    (whole,) = runs(tmp_path / "whole")
+    one, two = weights(whole), weights(cut)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    keep = ("step", "split", "loss", "tokens")
+    rows = [
+        [[row.get(key) for key in keep] for row in map(json.loads, (path / "metrics.jsonl").read_text().splitlines())]
+        for path in (whole, cut)
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_accumulated_pieces_give_the_gradient_of_the_whole_batch(text: Path, tmp_path: Path) -> None:
+    assert train(text, tmp_path / "a", "train.steps=3").returncode == 0
+    assert train(text, tmp_path / "b", "train.steps=3", "train.accumulate=2").returncode == 0
+    one, two = (weights(runs(tmp_path / name)[0]) for name in "ab")
+    for name in one:
+        if name.startswith("model."):
+            torch.testing.assert_close(one[name], two[name], atol=2e-4, rtol=1e-3)
+
+
+def test_a_sweep_survives_a_point_that_cannot_be_built_and_one_that_diverges(text: Path, tmp_path: Path) -> None:
+    done = train(
+        text, tmp_path, "-m", "size.n_heads=4,5", "optim.lr=0.001,1e18", "train.clip=null", "train.steps=30", "study.slots=2"
+    )
+    assert done.returncode == 1
+    assert "refused" in done.stderr and "5 does not divide 24" in done.stderr
+    statuses = sorted(str(summary(path)["status"]) for path in runs(tmp_path))
+    assert statuses == ["diverged", "done"]
+    diverged = next(summary(path) for path in runs(tmp_path) if summary(path)["status"] == "diverged")
+    assert "training loss" in str(diverged["error"])
+
+
+def test_a_killed_child_costs_only_itself_and_is_tried_again(text: Path, tmp_path: Path) -> None:
+    words = ["-m", "seed=0,1", "train.steps=400", "study.name=kill"]
+    arguments = [*words, *SMALL, "data=text", f"data.path={text}", f"out={tmp_path}"]
+    process = subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    owner = 0
+    while not owner and time.monotonic() < deadline:
+        for lock in tmp_path.glob("kill/*-s0-*/.lock"):
+            owner = int(lock.read_text() or 0)
+        time.sleep(0.01)
+    os.kill(owner, signal.SIGKILL)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 1, errors
+    assert "signal 9" in output
+    statuses = {path.name.split("-s")[-1][0]: summary(path)["status"] for path in runs(tmp_path)}
+    assert statuses == {"0": "failed", "1": "done"} or statuses == {"1": "done"}
+    again = train(text, tmp_path, *words)
+    assert again.returncode == 0, again.stderr
+    assert {summary(path)["status"] for path in runs(tmp_path)} == {"done"}
+
+
+BAD = {
+    "unknown key": (["train.stepz=5"], "train.stepz: unknown key; did you mean train.steps?"),
+    "unknown group": (["mixr=gqa"], "mixr: unknown key; did you mean mixer?"),
+    "unknown option": (["mixer=gqaa"], "mixer=gqaa: no such option; did you mean gqa?"),
+    "unknown constructor key": (["+norm.epz=1"], "norm.epz: unknown key; did you mean eps?"),
+    "wrong type": (["train.steps=many"], "train.steps='many': int is expected"),
+    "wrong type in a block": (["norm.eps=small"], "norm.eps='small': float is expected"),
+    "heads and width": (["size.n_heads=5"], "5 does not divide 24"),
+    "kv heads": (["mixer=gqa", "size.n_kv_heads=3"], "n_kv_heads"),
+    "top_k": (["ffn=moe", "size.top_k=16"], "top_k"),
+    "window 0": (["mixer=sparse", "pattern.window=0"], "window"),
+    "steps 0": (["train.steps=0"], "train.steps=0: at least 1"),
+    "unused router": (["router=switch"], "router=switch: no part of this run uses a router"),
+    "foreign target": (["norm._target_=os.system"], "only arch, runs, torch may be built"),
+    "accumulate": (["train.accumulate=3"], "train.accumulate=3 does not divide train.batch_size=2"),
+    "negative seed": (["seed=-1"], "seed=-1"),
+    "no gpu": (["train.device=cuda:99"], "train.device=cuda:99"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_ends_in_one_line_before_training(name: str, text: Path, tmp_path: Path) -> None:
+    words, expected = BAD[name]
+    if name == "no gpu" and torch.cuda.is_available():
+        words, expected = ["train.device=tpu9"], "train.device=tpu9"
+    done = train(text, tmp_path, *SMALL, *words) if name == "accumulate" else train_last(text, tmp_path, *words)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert expected in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not runs(tmp_path)
+
+
+def train_last(text: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """As train, with the words after the defaults, so that they win."""
+    arguments = [*SMALL, "data=text", f"data.path={text}", f"out={out}", *words]
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_damaged_files_are_named_and_nothing_is_lost(text: Path, tmp_path: Path) -> None:
+    assert train(text, tmp_path, "train.steps=2").returncode == 0
+    (path,) = runs(tmp_path)
+    whole = (path / "summary.json").read_text()
+    (path / "summary.json").write_text(whole[:40])
+    broken = train(text, tmp_path, "train.steps=2")
+    assert broken.returncode == 2 and "summary.json: not valid JSON" in broken.stderr
+    assert (path / "summary.json").read_text() == whole[:40]
+    (path / "summary.json").unlink()
+    state = path / "checkpoint" / "state.safetensors"
+    content = bytearray(state.read_bytes())
+    state.write_bytes(content[: len(content) // 2])
+    cut = train(text, tmp_path, "train.steps=2")
+    assert cut.returncode == 2 and "not a whole checkpoint" in cut.stderr
+    content[-5] ^= 0xFF
+    state.write_bytes(content)
+    flipped = train(text, tmp_path, "train.steps=2")
+    assert flipped.returncode == 2 and "do not match their checksum" in flipped.stderr
+    assert len((path / "metrics.jsonl").read_text().splitlines()) == 2
+    state.unlink()
+    assert train(text, tmp_path, "train.steps=2").returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").exists(), reason="root writes everywhere")
+def test_an_out_folder_that_cannot_be_written_is_named(text: Path) -> None:
+    done = train(text, Path("/proc/nowhere"), "train.steps=2")
+    assert done.returncode == 2
+    assert "/proc/nowhere" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_full_disk_ends_the_run_and_keeps_the_record(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import errno
+
+    from runs import explain, record
+
+    def full(path: Path, content: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(record, "write_json", full)
+    with pytest.raises(OSError) as caught:
+        record.write_json(tmp_path / "summary.json", {})
+    assert explain.explain(caught.value).endswith(
+        "No space left on device; free some space, or choose another folder with out=..."
+    )
+
+
+def test_two_processes_in_one_folder_do_not_meet(text: Path, tmp_path: Path) -> None:
+    from runs.record import claim
+
+    assert train(text, tmp_path, "train.steps=2").returncode == 0
+    (path,) = runs(tmp_path)
+    with claim(path):
+        second = train(text, tmp_path, "train.steps=2")
+    assert second.returncode == 2
+    assert f"process {os.getpid()} is running this very run" in second.stderr
+    with pytest.raises(RecordError), claim(path), claim(path):
+        pass
