@@ -195,7 +195,7 @@ def t_interval(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def welch_interval(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
-    """Mean of the second minus mean of the first and its 95 % interval, where seeds are not shared (Welch's degrees of freedom)."""
+    """Mean of the second minus mean of the first, and its 95 % interval where seeds are not shared (Welch's)."""
     difference = float(np.mean(second) - np.mean(first))
     if min(len(first), len(second)) < 2:
         return difference, math.nan, math.nan

@@ -30,7 +30,8 @@ def three(value: float) -> str:
     """Three significant digits, no exponent."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else NONE
-    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value)) + 1e-9))}f}"
+    value = float(f"{value:.3g}")
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
 def fixed(value: float, places: int = 3) -> str:

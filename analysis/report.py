@@ -97,12 +97,8 @@ def _page(study: Comparison, effects: pd.DataFrame, sections: dict[str, list[Dra
     pages = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    pages.filters.update(
-        {"fixed": digits.fixed, "si": digits.si, "signed": digits.signed, "percent": digits.percent, "times": digits.times}
-    )
-    pages.filters.update(
-        {"interval": digits.interval, "three": digits.three, "outcome": words.outcome, "count_of": digits.count}
-    )
+    shown = [digits.fixed, digits.si, digits.signed, digits.percent, digits.times, digits.interval, digits.three, digits.count]
+    pages.filters.update({function.__name__: function for function in [*shown, words.outcome]})
     images = {name: "data:image/svg+xml;base64," + base64.b64encode(files[f"{name}.svg"]).decode() for name in _names(sections)}
     differences = {row["arm"]: row for row in study.differences.to_dict("records")}
     notes = [(row["arm"], _own_note(row["note"])) for _, row in study.differences.iterrows() if _own_note(row["note"])]

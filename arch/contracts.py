@@ -159,7 +159,8 @@ class Block(nn.Module):
         raise NotImplementedError
 
     def cost(self, seq: int) -> Cost:
-        return sum((child.cost(seq) for child in self.children() if hasattr(child, "cost")), Cost())
+        parts = (SequenceMixer, ChannelMixer, Norm)
+        return sum((child.cost(seq) for child in self.children() if isinstance(child, parts)), Cost())
 
 
 def parameters_only(module: nn.Module) -> Cost:

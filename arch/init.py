@@ -37,7 +37,7 @@ def initialise(model: nn.Module, *, seed: int, n_layers: int) -> None:
                 reset()
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1 and any(output in name.split(".") for output in RESIDUAL_OUTPUTS):
-                parameter /= math.sqrt(2 * n_layers)
+                parameter.div_(math.sqrt(2 * n_layers))
 
 
 def stream(seed: int, *names: object) -> int:

@@ -53,6 +53,10 @@ class Decoder(nn.Module):
         self.lm_head = None if tied else nn.Linear(d_model, vocab_size, bias=False)
 
     @property
+    def blocks(self) -> list[Block]:
+        return [layer for layer in self.layers if isinstance(layer, Block)]
+
+    @property
     def causal(self) -> bool:
         """Whether no logit depends on a later token: every mixer, ffn and router says so of itself."""
         return all(getattr(module, "causal", True) for module in self.layers.modules())
@@ -75,12 +79,12 @@ class Decoder(nn.Module):
         return x if self.final_norm is None else self.final_norm(x)
 
     def init_cache(self, batch: int, max_seq: int) -> DecoderCache:
-        return DecoderCache([layer.mixer.init_cache(batch, max_seq) for layer in self.layers])
+        return DecoderCache([layer.mixer.init_cache(batch, max_seq) for layer in self.blocks])
 
     def cost(self, seq: int) -> Cost:
         head = Cost(flops=2 * self.embedding.weight.numel())
         table = parameters_only(self.embedding)
-        parts = [layer.cost(seq) for layer in self.layers]
+        parts = [layer.cost(seq) for layer in self.blocks]
         parts += [part.cost(seq) for part in (self.position, self.final_norm) if part is not None]
         if self.lm_head is not None:
             parts.append(parameters_only(self.lm_head))

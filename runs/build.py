@@ -19,6 +19,7 @@ from torch import nn
 
 from arch.contracts import Block
 from arch.init import initialise
+from arch.model import Decoder
 
 PACKAGES = ("arch", "runs", "torch")
 
@@ -41,10 +42,10 @@ def build(node: Any, path: str, **given: Any) -> Any:
     return call(locate(node["_target_"], path), kwargs, path, **given)
 
 
-def build_model(config: dict[str, Any], vocab_size: int) -> nn.Module:
+def build_model(config: dict[str, Any], vocab_size: int) -> Decoder:
     """The model of a resolved config: its block is built once per layer, so that no two layers share a module."""
     layers: list[Block] = [build(config["block"], "block") for _ in range(config["size"]["n_layers"])]
-    model = build(config["model"], "model", vocab_size=vocab_size, layers=layers)
+    model: Decoder = build(config["model"], "model", vocab_size=vocab_size, layers=layers)
     if next(model.parameters()).device.type != "meta":
         initialise(model, seed=config["seed"], n_layers=len(layers))
     return model
@@ -78,10 +79,10 @@ def check_arguments(target: Callable[..., Any], kwargs: dict[str, Any], path: st
 def locate(target: str, path: str) -> Callable[..., Any]:
     """The class or function that a dotted name stands for."""
     allowed = (*PACKAGES, *filter(None, os.environ.get("ARCHLAB_PACKAGES", "").split(",")))
-    if target.split(".")[0] not in allowed:
+    if target.split(".", maxsplit=1)[0] not in allowed:
         raise ConfigError(
             f"{path}._target_={target}: only {', '.join(allowed)} may be built; "
-            f"name your own package in the environment: ARCHLAB_PACKAGES={target.split('.')[0]}"
+            f"name your own package in the environment: ARCHLAB_PACKAGES={target.split('.', maxsplit=1)[0]}"
         )
     module, _, name = target.rpartition(".")
     try:

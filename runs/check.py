@@ -36,7 +36,7 @@ def describe(point: dict[str, Any]) -> bool:
         print(f"{name}: {error}")
         return False
     train = point["train"]
-    cost = model.cost(train["seq_len"])  # type: ignore[operator]
+    cost = model.cost(train["seq_len"])
     tokens = train["steps"] * train["batch_size"] * train["seq_len"]
     print(
         f"{name}: {cost.params:,} parameters, {cost.active_params:,} active; {cost.flops:,.0f} FLOPs per token forward, "

@@ -81,5 +81,6 @@ def _checksum(tensors: dict[str, Tensor]) -> int:
     for name in sorted(tensors):
         total = zlib.crc32(name.encode(), total)
         flat = tensors[name].reshape(-1).contiguous()
-        total = zlib.crc32(flat.view(torch.uint8).numpy() if flat.numel() else b"", total)
+        if flat.numel():
+            total = zlib.crc32(flat.view(torch.uint8).numpy().tobytes(), total)
     return total

@@ -60,18 +60,16 @@ def key_of(override: str) -> str:
 
 def resolve(config: DictConfig, choices: Any, overrides: Sequence[str]) -> dict[str, Any]:
     """The plain dict that a run is built from and recorded with."""
-    raw = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(raw, dict)
+    raw: Any = OmegaConf.to_container(config, resolve=False)
     refuse_unknown(raw)
     refuse_unused(raw, overrides)
-    own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     own.study.arms = own.study.seeds = None  # this run's own arm and seed are told
     try:
-        resolved = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+        resolved: Any = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0].split("while resolving interpolation: ")[-1]
         raise ConfigError(f"{error.full_key}: {reason}") from None
-    assert isinstance(resolved, dict)
     groups = {str(key): value for key, value in choices.items() if not str(key).startswith("hydra")}
     return {**resolved, "choices": groups}
 
@@ -94,7 +92,7 @@ def refuse_unused(raw: dict[str, Any], overrides: Sequence[str]) -> None:
     """A block that was asked for and that no part of the model refers to is an error, not silence."""
     used = references(raw, ("block", "model", "data"))
     for override in overrides:
-        group, _, option = override.partition("=")
+        group = key_of(override)
         if group not in OPTIONAL or not isinstance(raw.get(group), dict):
             continue
         slots = [group] if "_target_" in raw[group] else [f"{group}.{slot}" for slot, node in raw[group].items() if node]

@@ -43,7 +43,7 @@ def known_keys(like: str) -> list[str]:
     root = _load(CONF / "config.yaml")
     if "." not in like:
         return top_level_keys()
-    group = like.split(".")[0]
+    group = like.split(".", maxsplit=1)[0]
     nodes = [root.get(group), *(_load(path) for path in (CONF / group).glob("*.yaml"))]
     keys = {f"{group}.{key}" for node in nodes if isinstance(node, dict) for key in node}
     return sorted(keys) or top_level_keys()

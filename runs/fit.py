@@ -11,15 +11,17 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arch.contracts import Routing
+from arch.ffn import MoE
 from arch.init import stream
 from arch.losses import load_balance_loss, router_z_loss
+from arch.model import Decoder
 from arch.routing import dropped, entropy, load, pop_routings
 
 from .data.contract import IGNORED, Batch, Data
@@ -27,6 +29,51 @@ from .measure import synchronise, train_flops
 from .schedule import Schedule
 
 EXPLODED = 3.0  # a training loss of this many times a uniform guess counts as divergence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How long, on how much, and how often it is looked at. Counts are steps unless they say otherwise.
+
+    batch_size: sequences per step, cut into ``accumulate`` pieces. seq_len: tokens. clip: largest gradient norm, None =
+    no clipping. eval_batches: held-out batches. checkpoint_every: 0 = only at the end, None = never.
+    load_balance, router_z: weights of the routers' losses.
+    """
+
+    steps: int
+    batch_size: int
+    seq_len: int
+    accumulate: int
+    clip: float | None
+    log_every: int
+    eval_every: int
+    eval_batches: int
+    checkpoint_every: int | None
+    load_balance: float
+    router_z: float
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "batch_size", "seq_len", "accumulate", "log_every", "eval_every", "eval_batches"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}={getattr(self, key)}: at least 1 is needed")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate={self.accumulate} does not divide batch_size={self.batch_size}")
+
+    @property
+    def tokens(self) -> int:
+        """Per step."""
+        return self.batch_size * self.seq_len
+
+    def evaluates(self, done: int) -> bool:
+        return done == self.steps or done % self.eval_every == 0
+
+    def saves(self, done: int) -> bool:
+        if self.checkpoint_every is None:
+            return False
+        return done == self.steps or (self.checkpoint_every > 0 and done % self.checkpoint_every == 0)
+
+    def logs(self, done: int) -> bool:
+        return done % self.log_every == 0 or self.evaluates(done) or self.saves(done)
 
 
 class Keeper(Protocol):
@@ -52,125 +99,110 @@ class Window:
     """What has come up since the last row of metrics: sums on the device, read once."""
 
     loss: Tensor
+    norm: Tensor  # of the last step's gradient
     steps: int = 0
     loads: dict[str, Tensor] = field(default_factory=dict)
     routings: dict[str, Routing] = field(default_factory=dict)  # of the last step
+    tick: float = field(default_factory=time.perf_counter)
+
+    @classmethod
+    def opened(cls, device: torch.device) -> Window:
+        return cls(torch.zeros((), device=device), torch.zeros((), device=device))
 
 
 def fit(
     *,
-    model: nn.Module,
+    model: Decoder,
     data: Data,
     optimiser: Any,
     schedule: Schedule,
+    settings: Settings,
     keeper: Keeper,
     device: torch.device,
     bf16: bool,
     seed: int,
-    start: int,
-    seconds: float,
-    steps: int,
-    batch_size: int,
-    seq_len: int,
-    accumulate: int,
-    clip: float | None,
-    log_every: int,
-    eval_every: int,
-    eval_batches: int,
-    checkpoint_every: int | None,
-    load_balance: float,
-    router_z: float,
+    start: int = 0,
+    seconds: float = 0.0,
 ) -> Outcome:
-    """Train in place, from step ``start`` to ``steps``.
-
-    Args:   start, seconds: steps taken and seconds trained before, by the checkpoint. accumulate: pieces of a batch.
-            clip: largest gradient norm; None = no clipping. load_balance, router_z: weights of the routers' losses.
-    """
+    """Train in place, from step ``start`` (``seconds`` of training lie behind it) to settings.steps."""
     rates = [group["lr"] for group in optimiser.param_groups]
     amp = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
-    tokens = batch_size * seq_len
-    flops = tokens * train_flops(model.cost(seq_len).flops)
+    flops = settings.tokens * train_flops(model.cost(settings.seq_len).flops)
     limit = EXPLODED * math.log(data.vocab_size)
     speeds: list[float] = []
     metrics: dict[str, float] = {}
 
     model.train()
-    window, tick = Window(torch.zeros((), device=device)), time.perf_counter()
-    for step in range(start, steps):
-        torch.manual_seed(stream(seed, "step", step))  # dropout and router noise: a function of (seed, step) too
-        batch = data.batch(seed=seed, step=step, batch_size=batch_size, seq_len=seq_len)
-        loads: dict[str, Tensor] = {}
-        for piece, n_targets in pieces(batch, accumulate, device):
-            with amp:
-                loss, routings = piece_loss(model, piece, n_targets, accumulate, load_balance, router_z)
-            loss.backward()
-            window.loss += loss.detach()
-            for name, routing in routings.items():
-                loads[name] = loads.get(name, 0) + load(routing)
-        norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if clip is None else clip)
-        factor = schedule(step, steps)
+    window = Window.opened(device)
+    for step in range(start, settings.steps):
+        factor = schedule(step, settings.steps)
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        optimiser.step()
-        optimiser.zero_grad()
-        for name, counts in loads.items():
-            model.get_submodule(name).router.after_step(counts)  # type: ignore[operator, union-attr]
-            window.loads[name] = window.loads.get(name, 0) + counts
-        window.steps += 1
-        window.routings = routings
+        torch.manual_seed(stream(seed, "step", step))  # dropout and router noise: a function of (seed, step) too
+        batch = data.batch(seed=seed, step=step, batch_size=settings.batch_size, seq_len=settings.seq_len)
+        train_step(model, optimiser, batch, settings, amp, window)
 
-        done, last = step + 1, step + 1 == steps
-        evaluating = last or done % eval_every == 0
-        saving = checkpoint_every is not None and (last or (checkpoint_every > 0 and done % checkpoint_every == 0))
-        if not (evaluating or saving or done % log_every == 0):
+        done = step + 1
+        if not settings.logs(done):
             continue
-        mean_loss = window.loss.item() / window.steps  # here the host waits for the device
+        loss = window.loss.item() / window.steps  # here the host waits for the device
         synchronise(device)
-        spent = time.perf_counter() - tick
+        spent = time.perf_counter() - window.tick
         seconds += spent
-        speeds.append(window.steps * tokens / spent)
-        so_far = {"step": done, "tokens": done * tokens, "flops": done * flops, "seconds": seconds}
-        row = {"loss": mean_loss, "lr": rates[0] * factor, "grad_norm": norm.item(), "tokens_per_s": speeds[-1]}
+        speeds.append(window.steps * settings.tokens / spent)
+        so_far = {"step": done, "tokens": done * settings.tokens, "flops": done * flops, "seconds": seconds}
+        row = {"loss": loss, "lr": rates[0] * factor, "grad_norm": window.norm.item(), "tokens_per_s": speeds[-1]}
         keeper.log({**so_far, "split": "train", **row})
         for layer in routing_rows(window):
             keeper.log({**so_far, "split": "routing", **layer})
-        if not mean_loss <= limit:
-            error = f"training loss {mean_loss:.4g} at step {done}: above {limit:.2f}, {EXPLODED:g} times a uniform guess"
+        if not loss <= limit:
+            error = f"training loss {loss:.4g} at step {done}: above {limit:.2f}, {EXPLODED:g} times a uniform guess"
             return Outcome("diverged", error, metrics, seconds, usual(speeds))
-        if evaluating:
+        if settings.evaluates(done):
             with amp:
-                metrics = evaluate(model, data, device, eval_batches, batch_size, seq_len)
+                metrics = evaluate(model, data, settings, device)
             keeper.log({**so_far, "split": "val", **metrics})
-        if saving:
+        if settings.saves(done):
             keeper.save(done, seconds)
-        window, tick = Window(torch.zeros((), device=device)), time.perf_counter()
+        window = Window.opened(device)
     return Outcome("done", None, metrics, seconds, usual(speeds))
 
 
-def pieces(batch: Batch, accumulate: int, device: torch.device) -> Iterator[tuple[Batch, int]]:
-    """Cut a batch into equal parts on the device, each with the number of targets in the whole batch."""
+def train_step(model: Decoder, optimiser: Any, batch: Batch, settings: Settings, amp: Any, window: Window) -> None:
+    """One update, added to the window. The host asks for nothing back."""
+    loads: dict[str, Tensor] = {}
+    for piece, n_targets in pieces(batch, settings.accumulate, window.loss.device):
+        with amp:
+            loss = summed_loss(model(piece.tokens, positions=piece.positions), piece.targets) / n_targets
+            window.routings = pop_routings(model)
+            for routing in window.routings.values():  # the mean over layers and pieces
+                extra = settings.load_balance * load_balance_loss(routing) + settings.router_z * router_z_loss(routing)
+                loss = loss + extra / (len(window.routings) * settings.accumulate)
+        loss.backward()
+        window.loss += loss.detach()
+        for name, routing in window.routings.items():
+            loads[name] = loads.get(name, 0) + load(routing)
+    window.norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if settings.clip is None else settings.clip)
+    optimiser.step()
+    optimiser.zero_grad()
+    for name, counts in loads.items():
+        cast(MoE, model.get_submodule(name)).router.after_step(counts)
+        window.loads[name] = window.loads.get(name, 0) + counts
+    window.steps += 1
+
+
+def pieces(batch: Batch, n: int, device: torch.device) -> Iterator[tuple[Batch, int]]:
+    """Cut a batch into n equal parts on the device, each with the number of targets in the whole batch."""
     n_targets = int((batch.targets != IGNORED).sum())  # on the host: nothing waits
-    rows = batch.tokens.shape[0] // accumulate
-    for i in range(accumulate):
-        part = [None if t is None else to_device(t[i * rows : (i + 1) * rows], device) for t in batch]
-        yield Batch(*part), n_targets
+    rows = batch.tokens.shape[0] // n
+    for i in range(n):
+        tokens, targets, positions = (t if t is None else to_device(t[i * rows : (i + 1) * rows], device) for t in batch)
+        assert tokens is not None and targets is not None
+        yield Batch(tokens, targets, positions), n_targets
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
-def piece_loss(
-    model: nn.Module, batch: Batch, n_targets: int, n_pieces: int, load_balance: float, router_z: float
-) -> tuple[Tensor, dict[str, Routing]]:
-    """The loss of one piece as its share of the batch's mean, and what the routers decided."""
-    logits = model(batch.tokens, positions=batch.positions)
-    loss = summed_loss(logits, batch.targets) / n_targets
-    routings = pop_routings(model)
-    for routing in routings.values():
-        extra = load_balance * load_balance_loss(routing) + router_z * router_z_loss(routing)
-        loss = loss + extra / (len(routings) * n_pieces)  # the mean over layers and pieces
-    return loss, routings
 
 
 def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -193,13 +225,12 @@ def routing_rows(window: Window) -> Iterator[dict[str, Any]]:
 
 
 @torch.no_grad()
-def evaluate(
-    model: nn.Module, data: Data, device: torch.device, n_batches: int, batch_size: int, seq_len: int
-) -> dict[str, float]:
+def evaluate(model: Decoder, data: Data, settings: Settings, device: torch.device) -> dict[str, float]:
     """Held-out loss in nats per token, accuracy of the likeliest token, and bits per byte where tokens are text."""
     model.eval()
     nats = correct = asked = n_bytes = torch.zeros((), dtype=torch.float64)
-    for whole in data.evaluation(n_batches=n_batches, batch_size=batch_size, seq_len=seq_len):
+    batches = data.evaluation(n_batches=settings.eval_batches, batch_size=settings.batch_size, seq_len=settings.seq_len)
+    for whole in batches:
         ((batch, n_targets),) = pieces(whole, 1, device)
         logits = model(batch.tokens, positions=batch.positions)
         nats = nats + summed_loss(logits, batch.targets).cpu()

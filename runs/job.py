@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from omegaconf import OmegaConf
 from torch import nn
 
 from arch.contracts import Block
+from arch.model import Decoder
 
 from . import checkpoint, measure, record
-from .build import ConfigError, build, build_model, check_arguments
+from .build import ConfigError, build, build_model, call
 from .data.contract import Data
-from .fit import Outcome, fit
+from .fit import Outcome, Settings, fit
 from .record import RecordError
 
 Watch = Callable[[dict[str, Any]], None]
@@ -55,10 +56,7 @@ def finish(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
 def train(config: dict[str, Any], path: Path, watch: Watch) -> dict[str, Any]:
     """Build, fit, and say what came out: status, error, causal, metrics, cost."""
-    settings = dict(config["train"])
-    compiled = settings.pop("compile")
-    device = pick_device(settings.pop("device"))
-    bf16 = pick_bf16(settings.pop("precision"), device)
+    device, bf16, settings = read_train(config["train"])
     data = load_data(config)
     model = build_model(config, data.vocab_size).to(device)
     optimiser = build(config["optim"], "optim", model=model)
@@ -72,7 +70,7 @@ def train(config: dict[str, Any], path: Path, watch: Watch) -> dict[str, Any]:
     start, seconds = checkpoint.load(file, model=model, optimiser=optimiser) if file.exists() else (0, 0.0)
     metrics.keep_until(start)
     memory = measure.PeakMemory(device)
-    if compiled:
+    if config["train"]["compile"]:
         compile_layers(model)
 
     class Keeper:
@@ -88,70 +86,66 @@ def train(config: dict[str, Any], path: Path, watch: Watch) -> dict[str, Any]:
         data=data,
         optimiser=optimiser,
         schedule=build(config["schedule"], "schedule"),
+        settings=settings,
         keeper=Keeper(),
         device=device,
         bf16=bf16,
         seed=config["seed"],
         start=start,
         seconds=seconds,
-        **settings,
     )
     return {
         "status": outcome.status,
         "error": outcome.error,
         "causal": model.causal,
-        "steps": settings["steps"],
+        "steps": settings.steps,
         "seconds": outcome.seconds,
         "metrics": {f"val_{key}": record.finite(value) for key, value in outcome.metrics.items()},
         "cost": costs(model, outcome, settings, peak, memory.bytes()),
     }
 
 
-def costs(model: nn.Module, outcome: Outcome, settings: dict[str, Any], peak: float, memory: int) -> dict[str, Any]:
+def costs(model: Decoder, outcome: Outcome, settings: Settings, peak: float, memory: int) -> dict[str, Any]:
     """The cost columns of a report. FLOPs per token: forward. Training: forward and backward, of all tokens."""
-    cost = model.cost(settings["seq_len"])  # type: ignore[operator]
-    tokens = settings["batch_size"] * settings["seq_len"]
+    cost = model.cost(settings.seq_len)
     rate = outcome.tokens_per_s
     return {
         "total_params": cost.params,
         "active_params": cost.active_params,
         "flops_per_token": cost.flops,
-        "train_flops": measure.train_flops(cost.flops) * tokens * settings["steps"],
+        "train_flops": measure.train_flops(cost.flops) * settings.tokens * settings.steps,
         "state_bytes": cost.state_bytes,
         "tokens_per_s": rate,
-        "step_ms": None if rate is None else 1000 * tokens / rate,
+        "step_ms": None if rate is None else 1000 * settings.tokens / rate,
         "mfu": None if rate is None else measure.train_flops(cost.flops) * rate / peak,
         "peak_memory_bytes": memory,
     }
 
 
-def check(config: dict[str, Any]) -> nn.Module:
+def check(config: dict[str, Any]) -> Decoder:
     """Everything that can be known before training: keys, types, sizes, data, device. The model, on the meta device.
 
     Raises: ConfigError, ValueError or OSError, in one line.
     """
     if not isinstance(config["seed"], int) or config["seed"] < 0:
         raise ConfigError(f"seed={config['seed']!r}: a whole number from 0 is expected")
-    settings = dict(config["train"])
-    pick_bf16(settings.pop("precision"), pick_device(settings.pop("device")))
-    if not isinstance(settings.pop("compile"), bool):
-        raise ConfigError(f"train.compile={config['train']['compile']!r}: true or false is expected")
-    built = ("model", "data", "optimiser", "schedule", "keeper", "device", "bf16", "seed", "start", "seconds")
-    check_arguments(fit, settings, "train", built)
-    for key in ("steps", "batch_size", "seq_len", "accumulate", "log_every", "eval_every", "eval_batches"):
-        if settings[key] < 1:
-            raise ConfigError(f"train.{key}={settings[key]}: at least 1 is expected")
-    if settings["batch_size"] % settings["accumulate"]:
-        raise ConfigError(
-            f"train.accumulate={settings['accumulate']} does not divide train.batch_size={settings['batch_size']}"
-        )
+    _, _, settings = read_train(config["train"])
     build(config["schedule"], "schedule")
     data = load_data(config)
     with torch.device("meta"):
         model = build_model(config, data.vocab_size)
         build(config["optim"], "optim", model=model)
-        model(torch.zeros(1, settings["seq_len"], dtype=torch.long))
+        model(torch.zeros(1, settings.seq_len, dtype=torch.long))
     return model
+
+
+def read_train(node: dict[str, Any]) -> tuple[torch.device, bool, Settings]:
+    """The train node: where, in which precision (bf16 or not), and the rest."""
+    rest = {key: value for key, value in node.items() if key not in ("device", "precision", "compile")}
+    if not isinstance(node["compile"], bool):
+        raise ConfigError(f"train.compile={node['compile']!r}: true or false is expected")
+    device = pick_device(node["device"])
+    return device, pick_bf16(node["precision"], device), call(Settings, rest, "train")
 
 
 def compile_layers(model: nn.Module) -> None:
@@ -193,7 +187,7 @@ def pick_bf16(precision: str, device: torch.device) -> bool:
 
 
 def write_config(path: Path, config: dict[str, Any], env: dict[str, Any]) -> None:
-    (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     record.write_json(path / "config.json", config)
     record.write_json(path / "env.json", env)
 

@@ -43,9 +43,8 @@ class Active:
 
 def launch(configs: list[dict[str, Any]], *, slots: int, timeout: float | None) -> list[str]:
     """Run all that is not done yet; the status of each run, in order. A live line tells arm, seed, step, loss and time left."""
-    context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
-    if hasattr(context, "set_forkserver_preload"):
-        context.set_forkserver_preload(["runs.job"])  # torch is imported once, not once per run
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["runs.job"])  # torch is imported once, not once per run
     waiting = deque(c for c in configs if record.status(record.folder(c)) not in ("done", "diverged"))
     threads = max(1, (os.cpu_count() or 1) // slots)
     total, left = len(configs), sum(c["train"]["steps"] for c in waiting)
@@ -146,8 +145,8 @@ def _ending(active: Active, timeout: float | None) -> str:
             else f"exit code {code}"
         )
         hint = "; out of memory?" if code == -9 and not late else ""
-        summary = {"status": "failed", "error": f"the process was ended: {cause}{hint}", "metrics": {}, "cost": {}}
-        record.write_json(active.path / "summary.json", {"identity": record.identity(active.config), **summary})
+        failed = {"status": "failed", "error": f"the process was ended: {cause}{hint}", "metrics": {}, "cost": {}}
+        record.write_json(active.path / "summary.json", {"identity": record.identity(active.config), **failed})
     summary = record.read_json(active.path / "summary.json")
     value = summary["metrics"].get("val_bits_per_byte")
     what = f"{value:.3f} bits/byte" if value is not None else f"loss {summary['metrics'].get('val_loss')}"

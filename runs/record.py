@@ -1,4 +1,4 @@
-"""What a run leaves behind: where its folder is, what lies in it, who may write. Standard library only; nothing is ever executed.
+"""What a run leaves behind: its folder, what lies in it, who may write. Standard library only; nothing is executed.
 
 config.yaml (people)  config.json (resolved)  metrics.jsonl (append-only)  summary.json (atomic)  env.json  checkpoint/
 """

@@ -29,7 +29,7 @@ BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 @dataclass
 class Asked:
-    """What a command stands for: Hydra calls its task once per point of a grid; we collect the points and run them ourselves."""
+    """What a command stands for: Hydra calls its task once per point of a grid; we keep the points and run them."""
 
     points: list[dict[str, Any]] = field(default_factory=list)
     refused: list[ConfigError] = field(default_factory=list)

@@ -150,7 +150,7 @@ def test_a_killed_child_costs_only_itself_and_is_tried_again(text: Path, tmp_pat
     assert process.returncode == 1, errors
     assert "signal 9" in output
     statuses = {path.name.split("-s")[-1][0]: summary(path)["status"] for path in runs(tmp_path)}
-    assert statuses == {"0": "failed", "1": "done"} or statuses == {"1": "done"}
+    assert statuses == {"0": "failed", "1": "done"}
     again = train(text, tmp_path, *words)
     assert again.returncode == 0, again.stderr
     assert {summary(path)["status"] for path in runs(tmp_path)} == {"done"}
@@ -167,10 +167,10 @@ BAD = {
     "kv heads": (["mixer=gqa", "size.n_kv_heads=3"], "n_kv_heads"),
     "top_k": (["ffn=moe", "size.top_k=16"], "top_k"),
     "window 0": (["mixer=sparse", "pattern.window=0"], "window"),
-    "steps 0": (["train.steps=0"], "train.steps=0: at least 1"),
+    "steps 0": (["train.steps=0"], "steps=0: at least 1"),
     "unused router": (["router=switch"], "router=switch: no part of this run uses a router"),
     "foreign target": (["norm._target_=os.system"], "only arch, runs, torch may be built"),
-    "accumulate": (["train.accumulate=3"], "train.accumulate=3 does not divide train.batch_size=2"),
+    "accumulate": (["train.accumulate=3"], "accumulate=3 does not divide batch_size=2"),
     "negative seed": (["seed=-1"], "seed=-1"),
     "no gpu": (["train.device=cuda:99"], "train.device=cuda:99"),
 }

@@ -1,0 +1,347 @@
+"""The page, its tables and figures: complete, repeatable, honest about what is broken."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from analysis import load, load_curves, load_routing, plots, plots_cost, plots_curves, plots_moe, report, words
+from analysis.axes import axis_effects
+from analysis.compare import compare
+from analysis.digits import MINUS, NONE, TIMES, interval, percent, si, signed, three, tick
+from analysis.style import Drawing, spread
+from tests import records
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study with everything in it: MoE, a diverged, a failed and an unfinished run, other data, a name that is markup."""
+    odd = {"look_ahead": records.Arm(-0.3, causal=False), "a <b>bold</b> & name": records.Arm(0.02, choices={"norm": "none"})}
+    folder = records.write_study(tmp_path_factory.mktemp("out"), arms=records.ARMS | odd)
+
+    def change(run: str, file: str, **values: object) -> None:
+        (path,) = folder.glob(f"{run}-*/{file}")
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    change(
+        "post_norm-s0", "summary.json", status="diverged", metrics={"val_bits_per_byte": None}, error="loss is nan at step 340"
+    )
+    change("gqa-s2", "summary.json", status="failed", metrics={}, error="<script>alert(1)</script>")
+    next(folder.glob("rmsnorm-s1-*/summary.json")).unlink()
+    for seed in (0, 1, 2):
+        change(f"swiglu-s{seed}", "env.json", data_sha256="b" * 64)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(study: Path) -> str:
+    return report.build(study).read_text()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_the_page_names_every_arm_and_every_run(study: Path, page: str) -> None:
+    for arm in (*records.ARMS, "look_ahead †", "a &lt;b&gt;bold&lt;/b&gt; &amp; name"):
+        assert f">{arm}<" in page
+    assert all(f"<td>{run}</td>" in page for run in load(study)["run"])
+
+
+def test_the_page_says_what_went_wrong(page: str) -> None:
+    for words_in_it in (
+        "1 of 3 runs diverged: the numbers speak for the others only",
+        "1 of 3 runs failed",
+        "1 of 3 runs unfinished",
+        "refused: different data (bbbbbbbb, baseline a3f1c900)",
+        "sees later tokens: not comparable as a language model",
+        "n = 3 seeds: an interval, not a verdict (6 needed)",
+        "loss is nan at step 340",
+    ):
+        assert words_in_it in page
+
+
+def test_what_a_record_holds_is_text_and_nothing_is_fetched(page: str) -> None:
+    assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
+    assert not re.findall(r"""(?:src|href)=["'](?!data:image/svg|#|figures/|\w+\.(?:csv|json)["'])""", page)
+    assert "http" not in re.sub(r"data:image/svg\+xml;base64,[\w+/=]+", "", page)
+
+
+def test_every_figure_is_inlined_with_words_and_has_its_files(study: Path, page: str) -> None:
+    names = set(re.findall(r'href="figures/(\w+)\.png"', page))
+    assert names == {"differences", "curves", "gaps", "pareto", "costs", "expert_load", "load_history", "router"}
+    files = {path.name for path in (study / "report" / "figures").iterdir()}
+    assert files == {f"{name}.{kind}" for name in names for kind in ("png", "svg", "csv")}
+    assert len(re.findall(r'<img src="data:image/svg\+xml;base64,[\w+/=]+" alt="[^"]{30,}"', page)) == len(names)
+
+
+def test_the_same_records_give_the_same_bytes_and_nothing_else_changes(study: Path, page: str) -> None:
+    before = contents(study)
+    (study / "report" / "figures" / "of_yesterday.png").write_text("stale")
+    report.build(study)
+    assert contents(study) == before
+
+
+def test_tables_beside_the_page_hold_the_same_numbers(study: Path, page: str) -> None:
+    runs, curves = pd.read_csv(study / "report" / "runs.csv"), pd.read_csv(study / "report" / "curves.csv")
+    np.testing.assert_allclose(runs["val_bits_per_byte"], load(study)["val_bits_per_byte"])
+    assert len(curves) == len(load_curves(study)) and "folder" not in runs
+    assert len(pd.read_csv(study / "report" / "routing.csv")) == len(load_routing(study))
+
+
+def test_verdicts_are_null_below_six_seeds(study: Path, page: str) -> None:
+    found = json.loads((study / "report" / "verdicts.json").read_text())
+    assert (found["study"], found["baseline"], found["metric"]) == ("demo", "baseline", "val_bits_per_byte")
+    rows = {row["arm"]: row for row in found["comparisons"]}
+    assert {row["verdict"] for row in rows.values()} == {None}
+    assert (rows["swiglu"]["reading"], rows["swiglu"]["difference"]) == ("refused", None)
+    assert (rows["rotary"]["reading"], rows["rotary"]["n"]) == ("lower", 3) and rows["rotary"]["low"] < rows["rotary"][
+        "high"
+    ] < 0
+
+
+def test_verdicts_with_six_seeds(tmp_path: Path) -> None:
+    arms = {"baseline": records.Arm(), "rotary": records.Arm(-0.2), "same": records.Arm(0.0, choices={"norm": "rmsnorm"})}
+    study = compare(load(records.write_study(tmp_path, arms=arms, seeds=(0, 1, 2, 3, 4, 5))))
+    found = {row["arm"]: row for row in report.verdicts(study, axis_effects(study))["comparisons"]}
+    assert (found["rotary"]["verdict"], found["rotary"]["p"]) == ("lower", 2 / 64)
+    assert found["same"]["verdict"] == "inconclusive"
+
+
+def table(drawing: Drawing | None) -> pd.DataFrame:
+    assert drawing is not None
+    return pd.read_csv(io.BytesIO(drawing.files()[f"{drawing.name}.csv"]))
+
+
+def lines(drawing: Drawing | None, panel: int = 0) -> list[np.ndarray]:
+    """The points of every line drawn, with at least one finite point."""
+    assert drawing is not None
+    drawn = [np.column_stack(line.get_data()).astype(float) for line in drawing.figure.axes[panel].get_lines()]
+    return [points for points in drawn if np.isfinite(points).all() and len(points)]
+
+
+def holds(drawn: list[np.ndarray], points: pd.DataFrame) -> bool:
+    wanted = points.to_numpy(float)
+    return any(line.shape == wanted.shape and np.allclose(line, wanted, rtol=1e-12) for line in drawn)
+
+
+def test_the_csv_of_the_differences_is_what_is_plotted(study: Path) -> None:
+    drawing = plots.forest(compare(load(study)))
+    rows, drawn = table(drawing), lines(drawing)
+    for place, row in rows.iterrows():
+        if pd.isna(row["difference"]):
+            assert row["arm"] == "swiglu"
+            continue
+        seeds = [float(value) for value in row["seeds"].split()]
+        assert any(np.allclose(line, [[row["difference"], place]]) for line in drawn)
+        assert any(line.shape == (2, 2) and np.allclose(line, [[row["low"], place], [row["high"], place]]) for line in drawn)
+        assert any(len(line) == len(seeds) and np.allclose(line[:, 0], seeds) and line[0, 1] == place + 0.27 for line in drawn)
+
+
+def test_the_csv_of_the_curves_is_what_is_plotted(study: Path) -> None:
+    comparison, rows = compare(load(study)), load_curves(study)
+    drawing = plots_curves.curves(comparison, rows)
+    data = table(drawing)
+    assert set(data["status"]) == {"done", "diverged"} and set(data["arm"]) == set(comparison.arms.index)
+    for panel, quantity in enumerate(plots_curves.QUANTITIES):
+        drawn = lines(drawing, panel)
+        for _, line in data.groupby(["arm", "status"]):
+            assert holds(drawn, line[[quantity, "mean"]])
+    gaps = plots_curves.gaps(comparison, rows)
+    assert all(holds(lines(gaps), line[["step", "mean"]]) for _, line in table(gaps).groupby("arm"))
+    final = comparison.differences.set_index("arm")["difference"]
+    ends = table(gaps).groupby("arm")["mean"].last()
+    assert ends["rotary"] == pytest.approx(final["rotary"]) and "swiglu" not in ends
+
+
+def test_the_csvs_of_cost_are_what_is_plotted(study: Path) -> None:
+    comparison = compare(load(study))
+    drawing = plots_cost.costs(comparison)
+    data = table(drawing)
+    assert drawing is not None
+    for ax, quantity in zip(drawing.figure.axes, ("tokens_per_s", "peak_memory_bytes", "total_params"), strict=True):
+        widths = [bar.get_width() for bar in ax.patches]
+        assert widths[: len(comparison.arms)] == pytest.approx(data.loc[data["quantity"] == quantity, "mean"].tolist())
+    drawing = plots_cost.pareto(comparison)
+    data = table(drawing)
+    assert "look_ahead" not in set(data["arm"])
+    for panel, (_, part) in enumerate(data.groupby("cost", sort=False)):
+        drawn = lines(drawing, panel)
+        assert all(holds(drawn, part[part["arm"] == arm][["x", "mean"]]) for arm in part["arm"])
+
+
+def test_the_csvs_of_the_experts_are_what_is_plotted(study: Path) -> None:
+    comparison, routing = compare(load(study)), load_routing(study)
+    drawing = plots_moe.expert_load(comparison, routing)
+    data = table(drawing)
+    assert drawing is not None
+    for ax in drawing.figure.axes[:3]:
+        mine = data[data["arm"] == ax.get_title(loc="left")]
+        np.testing.assert_allclose(ax.images[0].get_array(), mine.pivot(index="layer", columns="rank", values="mean"))
+    drawing = plots_moe.load_history(comparison, routing)
+    data = table(drawing)
+    assert drawing is not None
+    for ax in drawing.figure.axes[:3]:
+        mine = data[data["arm"] == ax.get_title(loc="left").removesuffix(", seed 0")]
+        wanted = mine.pivot(index=["layer", "expert"], columns="step", values="load")
+        np.testing.assert_allclose(ax.collections[0].get_array(), wanted)
+    drawing = plots_moe.router_health(comparison, routing)
+    data = table(drawing)
+    for panel, quantity in enumerate(("entropy", "busiest", "dropped")):
+        parts = data[data["quantity"] == quantity].groupby("arm")
+        assert all(holds(lines(drawing, panel), line[["step", "mean"]]) for _, line in parts)
+
+
+GRID = {
+    "ffn": {"dense": 0.0, "moe": -0.05},
+    "mixer": {"mha": 0.0, "gqa": 0.01, "sparse": 0.03},
+    "norm": {"layernorm": 0.0, "rmsnorm": 0.0},
+    "block": {"pre_norm": 0.0, "post_norm": 0.04},
+    "position": {"learned": 0.0, "rotary": -0.1},
+}
+
+
+def drawings(folder: Path) -> list[Drawing]:
+    comparison, curves, routing = compare(load(folder)), load_curves(folder), load_routing(folder)
+    sections = report._figures(comparison, axis_effects(comparison), curves, routing)
+    return [drawing for drawings in sections.values() for drawing in drawings]
+
+
+@pytest.mark.parametrize(
+    ("arms", "seeds", "figures"),
+    [
+        ({"baseline": records.Arm()}, (0,), {"curves", "costs"}),
+        ({"baseline": records.Arm(), "gqa": records.Arm(0.1)}, (0,), {"differences", "curves", "gaps", "pareto", "costs"}),
+        (
+            {"baseline": records.Arm(), "moe": records.ARMS["moe"]},
+            (0, 1),
+            {"differences", "expert_load", "load_history", "router"},
+        ),
+        (
+            {"baseline": records.Arm()} | {f"arm {i}": records.Arm(0.01 * i) for i in range(11)},
+            (0, 1),
+            {"differences", "pareto"},
+        ),
+    ],
+    ids=["one run", "one seed", "with experts", "twelve arms"],
+)
+def test_small_and_large_studies_are_drawn(
+    tmp_path: Path, arms: dict[str, records.Arm], seeds: tuple[int, ...], figures: set[str]
+) -> None:
+    folder = records.write_study(tmp_path, arms=arms, seeds=seeds)
+    found = {drawing.name for drawing in drawings(folder)}
+    assert figures <= found
+    assert ("expert_load" in found) == ("moe" in arms) and ("differences" in found) == (len(arms) > 1)
+
+
+def test_a_grid_of_48_arms_gets_its_axes_and_short_names(tmp_path: Path) -> None:
+    folder = records.write_study(tmp_path, arms=records.factorial(GRID), seeds=(0, 1), named=False)
+    found = {drawing.name: drawing for drawing in drawings(folder)}
+    assert len(found["differences"].data) == 47
+    effects = found["axes"].data.set_index("level")["difference"]
+    for axis in GRID.values():
+        for level, effect in list(axis.items())[1:]:
+            assert effects[level] == pytest.approx(effect, abs=0.015)
+    labels = [text.get_text() for text in found["differences"].figure.axes[0].get_yticklabels()]
+    assert "moe + rotary" in labels and "sparse" in labels
+    study = compare(load(folder))
+    assert "Axis by axis, all else the same: moe for dense" in " ".join(words.reading(study, axis_effects(study)))
+
+
+def test_names_beside_the_lines_do_not_overlap(tmp_path: Path) -> None:
+    arms = {"baseline": records.Arm()} | {f"nearly the same {i}": records.Arm(0.0001 * i) for i in range(14)}
+    folder = records.write_study(tmp_path, arms=arms, seeds=(0,))
+    drawing = plots_curves.curves(compare(load(folder)), load_curves(folder))
+    assert drawing is not None
+    renderer = FigureCanvasAgg(drawing.figure).get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in drawing.figure.axes[2].texts]
+    assert len(boxes) == 15
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
+def test_spread_keeps_order_gap_and_bounds() -> None:
+    wanted = [0.1, 0.0, 0.11, 0.12, 5.0, -3.0]
+    placed = spread(wanted, 0.1, 0.0, 1.0)
+    assert np.argsort(placed, kind="stable").tolist() == np.argsort(wanted, kind="stable").tolist()
+    assert np.diff(np.sort(placed)).min() >= 0.1 - 1e-12 and placed.min() >= 0.0 and placed.max() <= 1.0
+    assert spread([0.2, 0.8], 0.1, 0.0, 1.0).tolist() == [0.2, 0.8]
+
+
+def test_terminal_table_has_a_line_per_arm_and_tells_of_failures(study: Path) -> None:
+    text = report.terminal_table(load(study))
+    row = next(line for line in text.splitlines() if line.startswith("post_norm "))
+    assert row.endswith("2 done, 1 diverged") and "±" in row and "[" in row
+    assert "swiglu: refused: different data" in text and "loss is nan at step 340" in text
+    assert all(any(line.startswith(arm) for line in text.splitlines()) for arm in records.ARMS)
+
+
+def test_the_reading_gives_the_numbers_of_the_tables(tmp_path: Path) -> None:
+    for seed, shift in enumerate((0.0, 0.01, -0.01)):
+        records.run(tmp_path, "baseline", seed, 2.0)
+        records.run(tmp_path, "moe", seed, 1.95 + shift, choices={"ffn": "moe"})
+    runs = load(tmp_path)
+    runs.loc[runs["arm"] == "moe", ["tokens_per_s", "total_params"]] = [20000.0, 2.1e6]
+    told = " ".join(words.reading(compare(runs)))
+    costs = f"0.80{TIMES} the speed, 2.10{TIMES} the parameters and 1.00{TIMES} the active ones"
+    assert f"Against the baseline, moe is 0.050 bits per byte lower [0.025, 0.075] at {costs}." in told
+    assert "Not at equal parameters: moe." in words.cautions(compare(runs))
+
+
+def test_main_prints_the_table_and_the_path(
+    study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "build", lambda path, baseline: path / "report" / "index.html")
+    assert report.main([str(study)]) == 0
+    out = capsys.readouterr().out
+    assert out.endswith(f"report: {study}/report/index.html\n") and "rotary" in out
+
+
+def test_bad_input_ends_in_one_line_and_exit_code_2(tmp_path: Path, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def complaint(*arguments: str | Path) -> str:
+        assert report.main([str(argument) for argument in arguments]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == "" and captured.err.count("\n") == 1
+        return captured.err
+
+    assert "no such folder" in complaint(tmp_path / "nowhere")
+    assert "no run has left a record here" in complaint(tmp_path)
+    assert 'no arm is called "gpa"' in complaint(study, "--baseline", "gpa")
+    assert "give the folder that holds its runs" in complaint(next(study.glob("moe-s0-*")))
+    folder = records.run(tmp_path, "moe", 0, None, status="diverged")
+    assert "no finished run" in complaint(tmp_path / "demo")
+    (folder / "config.json").write_text("{")
+    assert "config.json: not JSON at line 1" in complaint(tmp_path / "demo")
+    shutil.copytree(study, tmp_path / "demo" / "other")
+    assert not (tmp_path / "demo" / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (25123.0, "", "25.1k"),
+        (4.1e8, "B", "410 MB"),
+        (1.7e9, "", "1.70B"),
+        (999.9, "", "1.00k"),
+        (0.0, "", "0"),
+        (np.nan, "", NONE),
+    ],
+)
+def test_large_numbers_get_a_prefix(value: float, unit: str, text: str) -> None:
+    assert si(value, unit) == text
+
+
+def test_numbers_read_well() -> None:
+    assert (three(0.9999), three(0.01), three(123456.0)) == ("1.00", "0.0100", "123000")
+    assert (signed(-0.0504), signed(0.05), signed(-0.0001), signed(np.nan)) == (f"{MINUS}0.050", "+0.050", "0.000", NONE)
+    assert (percent(110.2), percent(-2.04), percent(0.01)) == ("+110 %", f"{MINUS}2.0 %", "=")
+    assert (tick(8000.0), tick(2e8, "B"), tick(0.0, "B")) == ("8k", "200 MB", "0")
+    assert (three(0.00781), three(169.2), interval(-0.1, 0.2)) == ("0.00781", "169", f"[{MINUS}0.100, +0.200]")
