@@ -22,13 +22,13 @@ demo: $(READY)  ## the five axes compared on real text, in minutes, with a repor
 	$(BIN)/python -m runs.train -m study=demo
 
 test: $(READY)  ## the tests that need no GPU
-	$(BIN)/python -m pytest -m 'not gpu'
+	$(BIN)/python -m pytest -n auto -m 'not gpu'
 
 check: $(READY)  ## format, lint, types and tests: what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m 'not gpu'
+	$(BIN)/python -m pytest -n auto -m 'not gpu'
 
 format: $(READY)  ## rewrite the files in the project's format
 	$(BIN)/ruff format .

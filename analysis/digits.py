@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,16 +13,25 @@ def si(value: float, unit: str = "") -> str:
     """25123 -> 25.1k, and 4.1e8 in B -> 410 MB."""
     if not math.isfinite(value):
         return NONE
+    scale, prefix = _scale(value, unit)
+    return three(value / scale) + (f" {prefix}{unit}" if unit else prefix)
+
+
+def _scale(value: float, unit: str) -> tuple[float, str]:
     for scale, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G" if unit else "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= 0.9995 * scale:
-            return f"{three(value / scale)}{' ' if unit else ''}{prefix}{unit}"
-    return f"{three(value)}{' ' if unit else ''}{unit}"
+            return scale, prefix
+    return 1.0, ""
 
 
-def tick(value: float, unit: str = "") -> str:
-    """The same for an axis, where 8.00k is 8k."""
-    number, *rest = re.split(r"(?<=[\d.])(?=[^\d.])", si(value, unit), maxsplit=1)
-    return "0" if value == 0 else (number.rstrip("0").rstrip(".") if "." in number else number) + "".join(rest)
+def tick(value: float, step: float, unit: str = "") -> str:
+    """The same for an axis whose ticks are ``step`` apart: 8k, and 117.2k where 117k would stand there twice."""
+    if value == 0:
+        return "0"
+    scale, prefix = _scale(value, unit)
+    near = 0.01 * (step or value) / scale  # what the eye cannot tell from the tick's true place
+    number = next((f"{value / scale:.{p}f}" for p in range(6) if abs(round(value / scale, p) - value / scale) <= near), "")
+    return (number or f"{value / scale:.6g}") + (f" {prefix}{unit}" if unit else prefix)
 
 
 def three(value: float) -> str:

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from analysis.compare import Comparison, pareto_front, short_names
-from analysis.digits import si, tick
+from analysis.digits import si
 from analysis.style import (
     BLUE,
     GREY,
@@ -20,6 +20,7 @@ from analysis.style import (
     WIDTH,
     Drawing,
     Mark,
+    Prefixed,
     fence,
     label_points,
     label_room,
@@ -124,7 +125,7 @@ def _bar_labels(ax: Axes, bars: pd.DataFrame, title: str, unit: str) -> None:
             ax.text(end + 0.02 * edge, place, si(mean, unit), va="center", fontsize=8)
     ax.set_title(title)
     ax.set_xlim(0, edge * 1.22 or 1)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: tick(x, unit)))
+    ax.xaxis.set_major_formatter(Prefixed(unit))
     ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)

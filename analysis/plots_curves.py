@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.compare import Comparison, short_names
 from analysis.digits import TIMES, fixed
@@ -68,8 +69,9 @@ def gaps(study: Comparison, rows: pd.DataFrame) -> Drawing | None:
     ax.axhline(0, color=BLACK, lw=1.2)
     low, high = fence(data.loc[data["step"] >= 0.2 * data["step"].max(), "mean"])
     low, high = min(0.0, low), max(0.0, high)
-    pad = 0.18 * (high - low) or 1.0
-    ax.set_ylim(low - pad, high + pad)
+    room = 0.6 * (high - low) or 1.0  # for the bands, which may be cut; the means must stay apart
+    ax.set_ylim(max(low - room, data["min"].min()) - 0.1 * room, min(high + room, data["max"].max()) + 0.1 * room)
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     ax.set(xlabel="training step", ylabel=f"difference in {study.metric.unit}")
     ends = {str(arm): float(mean) for arm, mean in data.groupby("arm")["mean"].last().items()}
     label_ends(ax, {study.baseline: 0.0} | ends, found, short_names(study))

@@ -92,7 +92,7 @@ def load_history(study: Comparison, routing: pd.DataFrame) -> Drawing | None:
         ax.tick_params(axis="y", length=0)
         ax.grid(visible=False)
         ax.set(title=f"{short(short_names(study)[arm], 26)}, seed {mine['seed'].iloc[0]}", xlabel="training step")
-        ax.xaxis.set_major_locator(MaxNLocator(5, prune="both"))
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, prune="both"))
     _colour_bar(figure, image)
     caption = (
         "One row per expert, over training, in units of an even share: a row that stays dark is an expert that learns nothing."
@@ -129,16 +129,16 @@ def router_health(study: Comparison, routing: pd.DataFrame) -> Drawing | None:
             ax.plot(line["step"], line["mean"], color=mark.colour, ls=mark.line, lw=1.7 if mark.named else 0.8)
             if mark.named:
                 ax.fill_between(line["step"], line["min"], line["max"], color=mark.colour, alpha=0.13, lw=0)
-        ax.set_title(label)
-        ax.set_xlabel("training step")
+        ax.set(title=label, xlabel="training step")
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes[0].set_ylim(top=max(1.02, axes[0].get_ylim()[1]))
     axes[1].axhline(1, color=INK, lw=0.8)
     axes[2].set_ylim(0, max(axes[2].get_ylim()[1], 1.0))
     middle = sum(axes[2].get_ylim()) / 2  # the lines of a good router lie on each other: the names go by rank instead
     label_ends(axes[2], dict.fromkeys(arms[::-1], middle), found, short_names(study))
     caption = (
-        "Means over layers and seeds, bands their range. Entropy near 1 is a router that spreads its tokens (or has not "
-        "learned to choose); near 0 all tokens go to one expert. Dropped: assignments that found their expert full."
+        "Means over layers and seeds, bands their range. Entropy is how undecided the router is about one token: 1 weighs all "
+        "experts alike, 0 is sure of one. Dropped: assignments that found their expert full."
     )
     alt = "Router entropy, load of the busiest expert and dropped assignments over training for " + ", ".join(arms[:12]) + "."
     return Drawing("router", "Router", caption, alt, data, figure)
@@ -175,4 +175,4 @@ def _heat(ax: Axes, table: pd.DataFrame, top: float, names: list[str]) -> AxesIm
 def _colour_bar(figure: Figure, image: object) -> None:
     bar = figure.colorbar(image, cax=figure.add_axes((0.925, 0.2, 0.012, 0.62)))  # type: ignore[arg-type]
     bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.set_label(f"load, {TIMES} even share")
+    bar.set_label(f"{TIMES} even share")

@@ -60,10 +60,8 @@ def verdicts(study: Comparison, effects: pd.DataFrame) -> dict[str, Any]:
     """The paired comparisons for other programs; what cannot be said is null, and a verdict needs enough seeds."""
     rows = study.differences.to_dict("records")
     for row in rows:
-        certain = row["n"] >= ENOUGH and row["p"] < 0.05
-        row["verdict"] = (
-            (row["reading"] if certain and row["reading"] != "unclear" else "inconclusive") if row["n"] >= ENOUGH else None
-        )
+        told = row["reading"] if row["p"] < 0.05 and row["reading"] != "unclear" else "inconclusive"
+        row["verdict"] = told if row["n"] >= ENOUGH and not row["ahead"] else None
     content = {
         "study": study.runs["study"].iloc[0],
         "metric": study.metric.column,
@@ -187,11 +185,11 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal without a minus sign still gets its table
     try:
         page = build(given.study, given.baseline)
-        print(terminal_table(load(given.study), given.baseline))
+        table = terminal_table(load(given.study), given.baseline)
     except (RecordError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    print(f"report: {page}")
+    print(f"{table}\nreport: {page}")
     return 0
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import Formatter, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from analysis import digits
@@ -100,6 +101,19 @@ def styled(draw: Callable[..., Drawing | None]) -> Callable[..., Drawing | None]
     return wrapper
 
 
+class Prefixed(Formatter):
+    """Ticks as 800k and 1.2M, with as many digits as tell neighbours apart."""
+
+    def __init__(self, unit: str = "") -> None:
+        self.unit, self.step = unit, 0.0
+
+    def set_locs(self, locs: Any) -> None:
+        self.step = float(np.diff(np.sort(locs)).min()) if len(locs) > 1 else 0.0
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return digits.tick(x, self.step, self.unit)
+
+
 def marks(study: Comparison) -> dict[str, Mark]:
     """The baseline in black, up to fifteen others by colour, marker and line; of more, the best six and the rest in grey."""
     others = [str(arm) for arm in study.arms.index if arm != study.baseline]
@@ -112,6 +126,11 @@ def marks(study: Comparison) -> dict[str, Mark]:
         else:
             found[arm] = Mark(PALE, ".", "-", False)
     return found
+
+
+def dark(colour: str) -> tuple[float, ...]:
+    """The colour of a name beside a mark: darker, so that small letters stay readable."""
+    return tuple(0.7 * part for part in to_rgb(colour))
 
 
 def short(name: str, most: int = 40) -> str:
@@ -163,7 +182,7 @@ def quantity_axis(ax: Axes, label: str, values: pd.Series, margin: float = 0.03)
         ax.xaxis.set_minor_formatter(NullFormatter())
     else:
         ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: digits.tick(x)))
+    ax.xaxis.set_major_formatter(Prefixed())
     ax.margins(x=margin)
 
 
@@ -216,7 +235,7 @@ def label_points(
     ]
     for name in named:
         text = ax.annotate(
-            short(names[name], 30), points[name][:2], (0, 0), textcoords="offset points", fontsize=8, color=colours[name]
+            short(names[name], 30), points[name][:2], (0, 0), textcoords="offset points", fontsize=8, color=dark(colours[name])
         )
         text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
         best = None

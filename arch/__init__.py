@@ -17,6 +17,8 @@ from .position import (
     Sinusoidal,
     YaRNScaling,
 )
+from .router import Balanced, ExpertChoice, Hash, NoisyTopK, Switch, TopK
+from .routing import pop_routings
 from .score import DotProduct, FullWidthQKNorm, Gaussian, QKNorm, Score, Sink, SoftCap
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "MLP",
     "ALiBi",
     "Attention",
+    "Balanced",
     "Block",
     "BlockSparse",
     "Cache",
@@ -32,15 +35,18 @@ __all__ = [
     "Decoder",
     "DotProduct",
     "DynamicTanh",
+    "ExpertChoice",
     "Experts",
     "Full",
     "FullWidthQKNorm",
     "Gaussian",
+    "Hash",
     "LayerNorm",
     "Learned",
     "LinearScaling",
     "MoE",
     "NTKScaling",
+    "NoisyTopK",
     "Norm",
     "OutputNorm",
     "Parallel",
@@ -62,5 +68,8 @@ __all__ = [
     "SlidingWindow",
     "SoftCap",
     "Strided",
+    "Switch",
+    "TopK",
     "YaRNScaling",
+    "pop_routings",
 ]

@@ -64,10 +64,12 @@ def call(target: Callable[..., Any], kwargs: dict[str, Any], path: str, **given:
 
 def check_arguments(target: Callable[..., Any], kwargs: dict[str, Any], path: str, given: Sequence[str] = ()) -> None:
     """Hold a config node against a signature: no unknown key, no wrong type, nothing missing."""
-    known = inspect.signature(target).parameters
+    signature = inspect.signature(target).parameters
+    known = {k: p for k, p in signature.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.values())  # a user's class may be; none of ours is
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     for key, value in kwargs.items():
-        if key not in known or key in given:
+        if (key not in known and not open_ended) or key in given:
             raise ConfigError(f"{path}.{key}: unknown key; {nearest(key, [k for k in known if k not in given])}")
         if key in hints and not fits(value, hints[key]):
             raise ConfigError(f"{path}.{key}={value!r}: {_name(hints[key])} is expected, not {type(value).__name__}")

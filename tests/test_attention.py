@@ -29,7 +29,7 @@ from tests.reference.attention import (
     text,
 )
 
-SIZES = ((1,), (63,), (100,), (20, 1, 30, 12))  # documents packed into one text
+SIZES = ((1,), (10,), (63,), (100,), (20, 1, 30, 12))  # 10: one more than the window; several: documents in one text
 
 
 @pytest.fixture(params=["masked", "blocked"])
@@ -186,6 +186,19 @@ def test_places_go_on_from_a_prompt_that_was_given_them() -> None:
     torch.testing.assert_close(torch.cat(steps, dim=1), layer(x))
 
 
+@torch.no_grad()
+def test_after_a_packed_prompt_the_last_document_goes_on() -> None:
+    layer, (x, positions) = small_attention("full", "rotary"), text(4, 3, 2)
+    cache = layer.init_cache(2, 9)
+    steps = [
+        layer(x[:, :7], positions=positions[:, :7], cache=cache),
+        layer(x[:, 7:8], cache=cache),
+        layer(x[:, 8:], cache=cache),
+    ]
+    counted_on = torch.tensor([0, 1, 2, 3, 0, 1, 2, 7, 8]).expand(2, -1)
+    torch.testing.assert_close(torch.cat(steps, dim=1), layer(x, positions=counted_on))
+
+
 def test_a_cache_tells_what_it_cannot_hold() -> None:
     layer = small_attention()
     cache = layer.init_cache(1, 8)
@@ -305,10 +318,12 @@ def test_compiled_equals_eager(pattern: str, position: str, score: str) -> None:
 
 
 def test_what_evaluation_remembers_serves_training() -> None:
-    layer, (x, _) = small_attention("window", "rotary"), text(100)
+    layer, x = small_attention("window", "rotary"), text(100)[0][:1]
     with torch.inference_mode():
         before = layer(x)
-    assert layer._plans[100, x.device] is not None
+    plan = layer._plans[100, x.device]
+    assert plan is not None
+    assert not plan.sight.allowed.is_inference(), "a score may have to keep it for its gradient"
     after = outputs_and_gradients(layer, x, layer)
     torch.testing.assert_close(after["y"], before)
     assert set(layer.state_dict()) == {f"{p}_proj.{w}" for p in "qkvo" for w in ("weight", "bias")}
@@ -355,3 +370,52 @@ def test_a_cache_made_by_hand_is_the_contracts() -> None:
     assert isinstance(cache, KVCache)
     assert cache.k.shape == (2, 3, 9, 8)
     assert cache.k.dtype == torch.float64
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("how", ["eager", "compiled"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 0.05)], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("pattern", "position", "score"),
+    [
+        ("full", "rotary", "qk norm"),
+        ("window", "relative bias", "sink"),
+        ("block sparse", "alibi", "gaussian"),
+        ("strided", "yarn", "dot"),
+    ],
+)
+def test_a_gpu_agrees_and_never_waits(
+    pattern: str, position: str, score: str, dtype: torch.dtype, tolerance: float, how: str
+) -> None:
+    torch.compiler.reset()
+    exact = small_attention(pattern, position, score)
+    layer = small_attention(pattern, position, score, dtype=dtype).cuda()
+    run = torch.compile(layer, fullgraph=True) if how == "compiled" else layer
+    for lengths in ((100,), (20, 43)):
+        x, positions = text(*lengths)
+        given = None if len(lengths) == 1 else positions
+        y = exact(x, positions=given)
+        direction = torch.randn(y.shape, dtype=y.dtype)
+        wanted = dict(
+            zip(
+                ["y", *dict(exact.named_parameters())],
+                [y, *torch.autograd.grad(y, [*exact.parameters()], direction)],
+                strict=True,
+            )
+        )
+        on_gpu = x.to("cuda", dtype), given if given is None else given.cuda(), direction.to("cuda", dtype)
+
+        def step(x: Tensor, given: Tensor | None, direction: Tensor) -> list[Tensor]:
+            y = run(x, positions=given)
+            return [y, *torch.autograd.grad(y, [*layer.parameters()], direction)]
+
+        step(*on_gpu)  # whatever is made once per length may wait
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            got = step(*on_gpu)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        for (name, value), ours in zip(wanted.items(), got, strict=True):
+            error = (ours.detach().cpu().double() - value).norm() / (value.norm() + 1e-3)
+            assert error < tolerance, f"{name} is off by {error:.4f}"

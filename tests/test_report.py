@@ -343,5 +343,6 @@ def test_numbers_read_well() -> None:
     assert (three(0.9999), three(0.01), three(123456.0)) == ("1.00", "0.0100", "123000")
     assert (signed(-0.0504), signed(0.05), signed(-0.0001), signed(np.nan)) == (f"{MINUS}0.050", "+0.050", "0.000", NONE)
     assert (percent(110.2), percent(-2.04), percent(0.01)) == ("+110 %", f"{MINUS}2.0 %", "=")
-    assert (tick(8000.0), tick(2e8, "B"), tick(0.0, "B")) == ("8k", "200 MB", "0")
+    assert (tick(8000.0, 4000.0), tick(2e8, 1e8, "B"), tick(0.0, 1.0, "B")) == ("8k", "200 MB", "0")
+    assert (tick(117_200.0, 200.0), tick(117_400.0, 200.0), tick(4500.0, 1500.0)) == ("117.2k", "117.4k", "4.5k")
     assert (three(0.00781), three(169.2), interval(-0.1, 0.2)) == ("0.00781", "169", f"[{MINUS}0.100, +0.200]")

@@ -104,6 +104,20 @@ def test_every_score_serves_grouped_heads(name: str) -> None:
     torch.testing.assert_close(score.attend(q, k, v, causal=True), score.attend(q, k, v, mask=lower[None, None]))
 
 
+@pytest.mark.parametrize("name", SCORES)
+def test_what_a_position_adds_is_added_to_the_score(name: str) -> None:
+    score = small_attention(score=name).score
+    q, k, v = torch.randn(2, 3, 5, 8).double(), torch.randn(2, 3, 7, 8).double(), torch.randn(2, 3, 7, 4).double()
+    hidden = torch.rand(2, 3, 5, 7) < 0.3
+    hidden[..., 0] = False
+    added = torch.randn(2, 3, 5, 7).double().masked_fill(hidden, -math.inf)
+    weigh = plain_weights(score)
+    by_hand = torch.stack(
+        [torch.stack([weigh(q[b, h], k[b, h], added[b, h], h) @ v[b, h] for h in range(3)]) for b in range(2)]
+    )
+    torch.testing.assert_close(score.attend(q, k, v, mask=added), by_hand)
+
+
 def test_gaussian_attention_is_kernel_regression() -> None:
     """Nadaraya-Watson on a line: y(x) = sum_i K(x - x_i) y_i / sum_i K(x - x_i)."""
     x_known, y_known = torch.linspace(0, 5, 30), torch.linspace(0, 5, 30).sin()

@@ -13,7 +13,7 @@ class DynamicTanh(Norm):
 
     y = tanh(alpha * x) * weight + bias
 
-    Paper: Zhu 2025, arXiv:2503.10622 (eq. 2). Differs: nothing.
+    Paper: Zhu 2025, arXiv:2503.10622 (section 4). Differs: nothing.
     Cost per token: 2 * d_model + 1 parameters, no matrix products, no state.
     Args:   d_model: channels of each token. alpha: slope at the start of training.
     Shape:  x: (..., d_model) -> (..., d_model)

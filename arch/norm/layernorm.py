@@ -14,7 +14,7 @@ class LayerNorm(Norm):
 
     y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias
 
-    Paper: Ba 2016, arXiv:1607.06450 (eq. 4). Differs: nothing.
+    Paper: Ba 2016, arXiv:1607.06450 (section 3). Differs: nothing.
     Cost per token: 2 * d_model parameters (d_model without bias), no matrix products, no state.
     Args:   d_model: channels of each token. eps: added to the variance. bias: whether a learned offset follows.
     Shape:  x: (..., d_model) -> (..., d_model)

@@ -1,20 +1,19 @@
 """Products of rows that are sorted by expert with a bank of matrices, one per expert: the arithmetic of a MoE.
 
-Three ways to the same numbers. CPU: one product per expert, behind a custom operator so that torch.compile does not look
-inside. Hopper and later in bf16: torch's grouped_mm. Anything else: blocks of equal size and one batched product. The last two
-never let the host wait for the device: their shapes depend on the number of rows alone, not on where the rows go.
+Three ways to the same numbers. CPU: one product per expert. Hopper and later in bf16: torch's grouped_mm. Anything else: blocks
+of equal size and one batched product. The last two never let the host wait for the device: their shapes depend on the number of
+rows alone, not on where the rows go.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
-OPERATORS = __name__.replace(".", "_")  # a copy of this package under another name registers its own
 _grouped_mm: Any = getattr(F, "grouped_mm", None) or getattr(torch, "_grouped_mm", None)  # public since torch 2.10
 
 
@@ -31,66 +30,62 @@ def grouped_matmul(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
     if x.device.type == "cpu":
-        return product(x, weight, counts)
+        # An operator of our own is opaque to torch.compile, as the loop must be; called eagerly it is slower than a Function.
+        return loop_operator(x, weight, counts) if torch.compiler.is_compiling() else Loop.apply(x, weight, counts)
     return native(x, weight, counts) if has_native(x, weight) else blocked(x, weight, counts)
 
 
-@torch.library.custom_op(f"{OPERATORS}::product", mutates_args=())
-def product(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+def loop(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     y = x.new_empty(x.shape[0], weight.shape[1])
-    sizes = group_sizes(counts, x)
+    sizes = group_sizes(counts, x.shape[0])
     for rows, matrix, out in zip(x.split(sizes), weight.mT.unbind(), y.split(sizes), strict=False):
         torch.mm(rows, matrix, out=out)
-    y[len(y) - sizes[-1] :] = 0
+    y[y.shape[0] - sizes[-1] :] = 0
     return y
 
 
-@torch.library.custom_op(f"{OPERATORS}::weight_gradient", mutates_args=())
-def weight_gradient(grad: Tensor, x: Tensor, counts: Tensor) -> Tensor:
+def loop_weight_gradient(grad: Tensor, x: Tensor, counts: Tensor) -> Tensor:
     weight = x.new_empty(counts.shape[0], grad.shape[1], x.shape[1])
-    sizes = group_sizes(counts, x)
-    for rows, inputs, out in zip(grad.mT.split(sizes, dim=1), x.split(sizes), weight.unbind(), strict=False):
-        torch.mm(rows, inputs, out=out)
+    sizes = group_sizes(counts, x.shape[0])
+    for columns, rows, out in zip(grad.mT.split(sizes, dim=1), x.split(sizes), weight.unbind(), strict=False):
+        torch.mm(columns, rows, out=out)
     return weight
 
 
-def group_sizes(counts: Tensor, x: Tensor) -> list[int]:
-    """The rows of each expert, and last those after the last group: this reads the counts, which only a CPU does for nothing."""
+def group_sizes(counts: Tensor, rows: int) -> list[int]:
+    """The rows of each expert and, last, those after them all. It reads the counts: only on a CPU does nobody wait for that."""
     sizes: list[int] = counts.tolist()
-    return [*sizes, x.shape[0] - sum(sizes)]
+    return [*sizes, rows - sum(sizes)]
 
 
-@product.register_fake
-def _(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
-    return x.new_empty(x.shape[0], weight.shape[1])
+def backward_by(product: Callable[..., Tensor], weight_gradient: Callable[..., Tensor]) -> Callable[..., Any]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight, counts = ctx.saved_tensors
+        to_x, to_weight, _ = ctx.needs_input_grad
+        x_grad = product(grad, weight.mT, counts) if to_x else None
+        return x_grad, weight_gradient(grad, x, counts) if to_weight else None, None
+
+    return backward
 
 
-@weight_gradient.register_fake
-def _(grad: Tensor, x: Tensor, counts: Tensor) -> Tensor:
-    return x.new_empty(counts.shape[0], grad.shape[1], x.shape[1])
+class Loop(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, counts)
+        return loop(x, weight, counts)
+
+    backward = staticmethod(backward_by(loop, loop_weight_gradient))
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-    x, weight, counts = ctx.saved_tensors
-    to_x, to_weight, _ = ctx.needs_input_grad
-    return product(grad, weight.mT, counts) if to_x else None, weight_gradient(grad, x, counts) if to_weight else None, None
-
-
-product.register_autograd(_backward, setup_context=_keep)
-
-
-@register_flop_formula([getattr(torch.ops, OPERATORS).product])
-def _(x: list[int], weight: list[int], *_: Any, **__: Any) -> int:
-    return 2 * x[0] * weight[1] * weight[2]
-
-
-@register_flop_formula([getattr(torch.ops, OPERATORS).weight_gradient])
-def _(grad: list[int], x: list[int], *_: Any, **__: Any) -> int:
-    return 2 * x[0] * x[1] * grad[1]
+_OPERATORS = __name__.replace(".", "_")  # a copy of this package under another name registers its own
+loop_operator = torch.library.custom_op(f"{_OPERATORS}::loop", loop, mutates_args=())
+gradient_operator = torch.library.custom_op(f"{_OPERATORS}::loop_weight_gradient", loop_weight_gradient, mutates_args=())
+loop_operator.register_fake(lambda x, weight, counts: x.new_empty(x.shape[0], weight.shape[1]))
+gradient_operator.register_fake(lambda grad, x, counts: x.new_empty(counts.shape[0], grad.shape[1], x.shape[1]))
+loop_operator.register_autograd(
+    backward_by(loop_operator, gradient_operator),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+)
 
 
 def has_native(x: Tensor, weight: Tensor) -> bool:

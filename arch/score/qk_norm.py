@@ -13,7 +13,7 @@ class QKNorm(DotProduct):
 
     y_i = sum_j softmax_j(scale * norm(q_i) . norm(k_j)) v_j
 
-    Paper: Henry 2020, arXiv:2010.04245 (section 3.1). Differs: RMSNorm with learned weights and a fixed scale instead of an
+    Paper: Henry 2020, arXiv:2010.04245 (section 3). Differs: RMSNorm with learned weights and a fixed scale instead of an
     l2 norm and a learned one, as in Qwen 3 and Gemma 3; one weight vector serves all heads.
     Cost per token: 2 * d_head parameters, 2 * n_heads * d_head multiply-adds per pair.
     Args:   d_head: channels of one head. eps: added to the mean square. scale: None = 1 / sqrt(d_head).
@@ -34,7 +34,7 @@ class FullWidthQKNorm(DotProduct):
 
     y_i = sum_j softmax_j(scale * norm(q)_i . norm(k)_j) v_j,  norm over n_heads * d_head channels
 
-    Paper: Muennighoff 2024, arXiv:2409.02060 (OLMoE, section 4.2.5). Differs: nothing.
+    Paper: Muennighoff 2024, arXiv:2409.02060 (OLMoE, section 4.2). Differs: nothing.
     Cost per token: (n_heads + n_kv_heads) * d_head parameters, 2 * n_heads * d_head multiply-adds per pair.
     Args:   d_head: channels of one head. n_heads: query heads. n_kv_heads: key heads. eps: added to the mean square.
             scale: None = 1 / sqrt(d_head).

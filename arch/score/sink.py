@@ -40,6 +40,6 @@ class Sink(Score):
         if mask is not None:
             mask = F.pad(mask, (1, 0), value=mask.dtype == torch.bool)  # the sink is always seen
         if not causal:
-            return fused(q, k, v, mask=mask, causal=False, scale=scale)[..., :d]
+            return fused(q, k, v, mask=mask, causal=False, scale=scale)[..., :-8]
         q = F.pad(q, (0, 0, 1, 0))  # one more query as well keeps the kernel's causal diagonal in place
-        return fused(q, k, v, mask=None, causal=True, scale=scale)[..., 1:, :d]
+        return fused(q, k, v, mask=None, causal=True, scale=scale)[..., 1:, :-8]
