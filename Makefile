@@ -2,7 +2,9 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+
 READY := $(VENV)/.archlab-ready
+GPU ?= $(if $(wildcard $(READY)),$(BIN)/python,$(PYTHON))
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)  ## the five axes compared on real text, in minutes, with a report at the end
-	$(BIN)/python -m runs.train -m study=demo
+	@$(BIN)/python -m runs.train -m study=demo; code=$$?; $(BIN)/python -m analysis.report runs/out/demo && exit $$code
 
 test: $(READY)  ## the tests that need no GPU
 	$(BIN)/python -m pytest -n auto -m 'not gpu'
@@ -33,5 +35,10 @@ check: $(READY)  ## format, lint, types and tests: what CI runs
 format: $(READY)  ## rewrite the files in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+gpu:  ## on a machine with CUDA, with its own torch: fast paths against their twins, then what each block costs at GPU size
+	@$(GPU) -c 'import torch; torch.cuda.is_available() or exit("make gpu needs a CUDA device; torch " + torch.__version__ + " sees none")'
+	$(GPU) -m pytest -m gpu
+	@$(GPU) -m runs.train -m study=gpu_card; code=$$?; $(GPU) -m analysis.report runs/out/gpu-card && exit $$code
 
 .PHONY: help setup demo test check format gpu

@@ -124,6 +124,7 @@ class Pattern(nn.Module):
     """Which keys a query may see inside one document: a pure function of the two places, causality included."""
 
     causal: bool
+    reach: int | None = None  # set where distance alone decides: no key further back than this is ever seen, itself included
 
     def allows(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
         """positions (..., q) and (..., k) -> boolean (..., q, k)."""

@@ -40,6 +40,7 @@ def run(config: dict[str, Any], watch: Watch = lambda row: None) -> dict[str, An
         if record.status(path) in ("done", "diverged"):
             return record.read_json(path / "summary.json")
         summary: dict[str, Any] = {"identity": record.identity(config)}
+        write_config(path, config)
         try:
             return finish(path, {**summary, **train(config, path, watch)})
         except RecordError:
@@ -61,9 +62,8 @@ def train(config: dict[str, Any], path: Path, watch: Watch) -> dict[str, Any]:
     model = build_model(config, data.vocab_size).to(device)
     optimiser = build(config["optim"], "optim", model=model)
     peak, source = measure.peak_flops(device, "bf16" if bf16 else "fp32")
-    write_config(
-        path, config, {**environment(device), "data_sha256": data.sha256, "peak_flops": peak, "peak_flops_source": source}
-    )
+    peak_facts = {"peak_flops": peak, "peak_flops_source": source}
+    record.write_json(path / "env.json", {**environment(device), "data_sha256": data.sha256, **peak_facts})
 
     metrics = record.Metrics(path / "metrics.jsonl")
     file = path / "checkpoint" / "state.safetensors"
@@ -186,10 +186,9 @@ def pick_bf16(precision: str, device: torch.device) -> bool:
     return precision == "bf16" or (precision == "auto" and device.type == "cuda")
 
 
-def write_config(path: Path, config: dict[str, Any], env: dict[str, Any]) -> None:
+def write_config(path: Path, config: dict[str, Any]) -> None:
     (path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     record.write_json(path / "config.json", config)
-    record.write_json(path / "env.json", env)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

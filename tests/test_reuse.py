@@ -137,7 +137,12 @@ def test_a_new_block_is_one_py_and_one_yaml(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("ARCHLAB_PACKAGES", "mine")
     monkeypatch.delitem(sys.modules, "mine", raising=False)
-    overrides = [*TINY, f"{group}=mine", f"hydra.searchpath=[file://{tmp_path / 'conf'}]", *(["ffn=moe"] if group == "router" else [])]
+    overrides = [
+        *TINY,
+        f"{group}=mine",
+        f"hydra.searchpath=[file://{tmp_path / 'conf'}]",
+        *(["ffn=moe"] if group == "router" else []),
+    ]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         composed = hydra.compose("config", overrides=overrides, return_hydra_config=True)
         config = resolve(composed, composed.hydra.runtime.choices, overrides)

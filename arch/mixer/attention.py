@@ -57,7 +57,7 @@ class Attention(SequenceMixer):
         self.score = DotProduct() if score is None else score
         self.causal = self.pattern.causal
         # A pattern that has a reach goes by the distance alone and never looks further back than this many tokens.
-        self.reach: int | None = getattr(self.pattern, "reach", None)
+        self.reach: int | None = self.pattern.reach
         self.biased = type(self.position).bias is not Position.bias
         self._plans: dict[tuple[int, torch.device], Plan | None] = {}
 
