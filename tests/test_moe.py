@@ -268,7 +268,7 @@ def test_checkpointing_keeps_the_gradients_of_the_losses_on_the_routing(router: 
 @pytest.mark.parametrize("router", ["topk", "switch", "expert_choice"])
 def test_compiled_equals_eager_in_one_graph(router: str) -> None:
     moe, x = make(router, gated=True), text(63)
-    torch._dynamo.reset()
+    torch.compiler.reset()
     compiled = torch.compile(moe, backend="aot_eager", fullgraph=True)
 
     def run(ffn: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -286,7 +286,7 @@ def test_compiled_equals_eager_in_one_graph(router: str) -> None:
 def test_the_paths_without_waiting_compile_in_one_graph(path: str) -> None:
     x, weight, counts, grad = matmul_case([30, 0, 41, 2], 100, d_in=16, d_out=8)
     inputs = (x.bfloat16(), weight.bfloat16(), counts, grad.bfloat16())
-    torch._dynamo.reset()
+    torch.compiler.reset()
     compiled = torch.compile(PATHS[path], backend="aot_eager", fullgraph=True)
     for found, expected in zip(of_matmul(compiled, *inputs), of_matmul(PATHS[path], *inputs), strict=True):
         torch.testing.assert_close(found, expected)
@@ -345,48 +345,73 @@ def test_experts_that_do_not_fit_are_errors_with_both_numbers() -> None:
 # On a GPU
 
 
-@pytest.mark.gpu
-@pytest.mark.filterwarnings("ignore:TensorFloat32")
+def on_gpu(test: Callable[..., None]) -> Callable[..., None]:
+    marks = [
+        pytest.mark.gpu,
+        pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+        pytest.mark.filterwarnings("ignore:Synchronization debug mode", "ignore:TensorFloat32"),
+    ]
+    for mark in marks:
+        test = mark(test)
+    return test
+
+
+@on_gpu
 @pytest.mark.parametrize("path", ["native", "blocks_of_128"])
 @pytest.mark.parametrize("case", COUNTS)
-def test_gpu_paths_equal_the_twin(path: str, case: str) -> None:
+def test_gpu_paths_equal_the_twin_eager_and_compiled(path: str, case: str) -> None:
     if path == "native" and torch.cuda.get_device_properties(0).major < 9:
         pytest.skip("grouped_mm waits for the host before Hopper")
     dtype = torch.bfloat16 if path == "native" else torch.float32
     x, weight, counts, grad = (t.cuda() for t in matmul_case(*COUNTS[case], d_in=64, d_out=48))
     inputs = (x.to(dtype), weight.to(dtype), counts, grad.to(dtype))
     expected = of_matmul(plain.grouped_matmul, *inputs)
+    torch.compiler.reset()
     for run in (PATHS[path], torch.compile(PATHS[path], fullgraph=True)):
         for found, value in zip(of_matmul(run, *inputs), expected, strict=True):
             torch.testing.assert_close(found, value)
 
 
-@pytest.mark.gpu
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode", "ignore:TensorFloat32")
+@on_gpu
 @every_router
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("widths", [(64, 48), (63, 41)], ids=["aligned", "odd"])
-def test_gpu_equals_cpu_and_never_waits(router: str, bf16: bool, widths: tuple[int, int]) -> None:
-    moe = make(router, d_model=widths[0], d_ff=widths[1], gated=True).eval()
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gpu_equals_cpu_and_never_waits(router: str, bf16: bool, widths: tuple[int, int], compiled: bool) -> None:
+    moe = make(router, d_model=widths[0], d_ff=widths[1], gated=True).eval()  # the noise of training differs by device
     x = text(100, d_model=widths[0])
     expected = gradients(moe, moe, x)
-    moe, x = moe.cuda(), x.cuda()
-    weight = torch.randn(expected["y"].shape, generator=torch.Generator().manual_seed(2)).cuda()
-    for ffn in (moe, torch.compile(moe, fullgraph=True)):
-        moe.zero_grad()
-        leaf = x.clone().requires_grad_()
-        for attempt in range(2):  # the first may set things up
-            torch.cuda.set_sync_debug_mode("error" if attempt else "default")
-            try:
-                with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
-                    y = ffn(leaf)
-                y.backward(weight.to(y.dtype))
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-        grads = {name: p.grad for name, p in moe.named_parameters() if p.grad is not None} | {"x": leaf.grad}
-        assert ({"y"} | grads.keys()) == expected.keys()
-        for name, value in [("y", y), *((name, grad / 2) for name, grad in grads.items())]:
-            torch.testing.assert_close(
-                value.detach().float().cpu(), expected[name], atol=5e-2 if bf16 else 1e-4, rtol=5e-2 if bf16 else 1e-4
-            )
-    assert dropped(pop_routings(moe)[""]) == 0
+    moe = moe.cuda()
+    torch.compiler.reset()
+    ffn = torch.compile(moe, fullgraph=True) if compiled else moe
+
+    def run(x: Tensor) -> Tensor:
+        with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+            return ffn(x)
+
+    gradients(moe, run, x.cuda())  # what is set up once may wait
+    leaf = x.cuda().requires_grad_()
+    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(2)).cuda()
+    moe.zero_grad()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        y = run(leaf)
+        y.backward(direction.to(y.dtype))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    found = {"y": y.detach(), "x": leaf.grad} | {name: p.grad for name, p in moe.named_parameters() if p.grad is not None}
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        error = (found[name].float().cpu() - value).norm() / (value.norm() + 1e-3)
+        assert error < (3e-2 if bf16 else 1e-4), f"{name} is off by {error:.4f}"
+
+
+@on_gpu
+def test_gpu_capacity_drops_without_waiting() -> None:
+    moe, x = make("switch", d_model=64, d_ff=48), text(100, d_model=64)
+    expected = gradients(moe, moe, x)
+    share = dropped(moe.routing)
+    moe = moe.cuda()
+    found = gradients(moe, moe, x.cuda())
+    assert 0 < dropped(moe.routing).cpu() == share
+    assert_equal({name: value.cpu() for name, value in found.items()}, expected, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,82 @@
+"""On a GPU: whole training steps, in both precisions, eager and compiled, against the CPU, and without a wait for the device."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+
+from runs.build import build
+from runs.data.contract import Batch
+from runs.fit import Settings, Window, train_step
+from runs.job import compile_layers
+from tests.lab import config, tiny_model, tokens
+
+pytestmark = pytest.mark.gpu
+
+SETTINGS = Settings(
+    steps=3,
+    batch_size=4,
+    seq_len=128,
+    accumulate=2,
+    clip=1.0,
+    log_every=1,
+    eval_every=3,
+    eval_batches=1,
+    checkpoint_every=None,
+    load_balance=0.01,
+    router_z=0.001,
+)
+VARIANTS = (
+    "ffn=dense",
+    "ffn=moe",
+    "ffn=moe_swiglu",
+    "mixer=gqa",
+    "mixer=sparse",
+    "norm=rmsnorm",
+    "block=post_norm",
+    "position=rotary",
+)
+WIDE = ("size.d_model=64", "size.d_ff=128", "size.n_heads=4", "size.n_kv_heads=2")
+
+
+def losses(variant: str, device: str, bf16: bool, compiled: bool, watched: bool = False) -> list[float]:
+    """Of three steps on the same batches; watched: any wait for the device inside a step, after the first, is an error."""
+    model = tiny_model(*WIDE, variant).to(device).train()
+    if compiled:
+        compile_layers(model)
+    optimiser = build(config()["optim"], "optim", model=model)
+    amp = torch.autocast(device, torch.bfloat16, enabled=bf16)
+    found = []
+    for step in range(SETTINGS.steps):
+        text = tokens(4, 129, seed=step)
+        window = Window.opened(torch.device(device))
+        with no_waiting() if watched and step else contextlib.nullcontext():
+            train_step(model, optimiser, Batch(text[:, :-1], text[:, 1:]), SETTINGS, amp, window)
+        found.append(window.loss.item())
+    return found
+
+
+@contextlib.contextmanager
+def no_waiting():  # type: ignore[no-untyped-def]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+def test_a_gpu_trains_to_the_losses_of_the_cpu(variant: str, bf16: bool, compiled: bool) -> None:
+    expected = losses(variant, "cpu", bf16=False, compiled=False)
+    # bf16 has 8 bits of mantissa: a loss of 4 is told to about 0.03
+    assert losses(variant, "cuda", bf16, compiled) == pytest.approx(expected, rel=1e-2 if bf16 else 1e-4)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_a_training_step_never_waits_for_the_device(variant: str, compiled: bool) -> None:
+    assert len(losses(variant, "cuda", bf16=True, compiled=compiled, watched=True)) == SETTINGS.steps
