@@ -35,29 +35,27 @@ class Asked:
     refused: list[ConfigError] = field(default_factory=list)
 
 
-asked = Asked()
-
-
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def _collect(config: DictConfig) -> None:
-    try:
-        points = configs(config)
-    except ConfigError as error:
-        asked.refused.append(error)
-        return
-    if HydraConfig.get().launcher._target_ == BASIC:
-        asked.points.extend(points)
-    else:  # a cluster's launcher has already put this point in a process of its own
-        from .job import run
-
-        for point in points:
-            run(point)
-
-
 def collect() -> Asked:
     """The points of the command line."""
+    asked = Asked()
+
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+    def keep(config: DictConfig) -> None:
+        try:
+            points = configs(config)
+        except ConfigError as error:
+            asked.refused.append(error)
+            return
+        if HydraConfig.get().launcher._target_ == BASIC:
+            asked.points.extend(points)
+        else:  # a cluster's launcher has already put this point in a process of its own
+            from .job import run
+
+            for point in points:
+                run(point)
+
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us whole, and are told in one line
-    _collect()
+    keep()
     return asked
 
 
@@ -78,11 +76,21 @@ def guarded(main: Callable[[], int]) -> int:
 
 def main() -> int:
     """Check every point before the first is trained, then run them: one in this process, many as a sweep. An exit code."""
-    collect()
+    from .job import check
+
+    asked = collect()
     total = len(asked.points) + len(asked.refused)
     if total == 1 and asked.refused:
         raise asked.refused[0]
-    points = [point for point in asked.points if buildable(point, alone=total == 1)]
+    points = []
+    for point in asked.points:
+        try:
+            check(point)
+            points.append(point)
+        except ConfigError as error:
+            if total == 1:
+                raise
+            asked.refused.append(ConfigError(f"{record.arm_name(point)} seed {point['seed']}: {error}"))
     for error in asked.refused:
         print(f"refused: {error}", file=sys.stderr)
     if not points:
@@ -91,19 +99,6 @@ def main() -> int:
     good = sum(status in ("done", "diverged") for status in statuses)
     print(f"{good} of {total} runs done; report: python -m analysis.report {record.folder(points[0]).parent}")
     return 0 if good == total else 1
-
-
-def buildable(point: dict[str, Any], *, alone: bool) -> bool:
-    from .job import check
-
-    try:
-        check(point)
-    except ConfigError as error:
-        if alone:
-            raise
-        asked.refused.append(ConfigError(f"{record.arm_name(point)} seed {point['seed']}: {error}"))
-        return False
-    return True
 
 
 def single(config: dict[str, Any]) -> list[str]:

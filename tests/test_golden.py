@@ -21,7 +21,7 @@ GROUPS = ("mixer", "pattern", "position", "score", "ffn", "router", "norm", "blo
 
 
 def losses(variant: str) -> list[float]:
-    group = variant.split("=")[0]
+    group = variant.split("=", maxsplit=1)[0]
     overrides = (variant, *COMPANIONS.get(group, ()))
     model = tiny_model(*overrides).train()
     node = config(*overrides)["optim"] if group == "optim" else config()["optim"]

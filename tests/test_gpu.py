@@ -1,4 +1,4 @@
-"""On a GPU: whole training steps, in both precisions, eager and compiled, against the CPU, and without a wait for the device."""
+"""On a GPU: training steps in both precisions, eager and compiled, against the CPU, and without a wait for the device."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from runs.record import RecordError
+from runs.train import guarded, main
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
@@ -177,21 +179,40 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_ends_in_one_line_before_training(name: str, text: Path, tmp_path: Path) -> None:
+def test_bad_input_ends_in_one_line_before_training(
+    name: str, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     words, expected = BAD[name]
     if name == "no gpu" and torch.cuda.is_available():
         words, expected = ["train.device=tpu9"], "train.device=tpu9"
-    done = train(text, tmp_path, *SMALL, *words) if name == "accumulate" else train_last(text, tmp_path, *words)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert expected in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr(sys, "argv", ["train", *SMALL, "data=text", f"data.path={text}", f"out={tmp_path}", *words])
+    assert guarded(main) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert len(error.strip().splitlines()) == 1
     assert not runs(tmp_path)
 
 
-def train_last(text: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """As train, with the words after the defaults, so that they win."""
-    arguments = [*SMALL, "data=text", f"data.path={text}", f"out={out}", *words]
-    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+BAD_TEXT = {
+    "missing": (None, "there is no such file or folder"),
+    "empty": (b"", "empty"),
+    "short": (b"a few words", "33"),
+    "not UTF-8": (b"caf\xe9 " * 500, "UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TEXT)
+def test_bad_text_ends_in_one_line_and_exit_code_two(name: str, tmp_path: Path) -> None:
+    content, expected = BAD_TEXT[name]
+    path = tmp_path / "bad.txt"
+    if content is not None:
+        path.write_bytes(content)
+    done = train(path, tmp_path / "out", "train.steps=2")
+    assert done.returncode == 2
+    assert str(path) in done.stderr and expected in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not runs(tmp_path / "out")
 
 
 def test_damaged_files_are_named_and_nothing_is_lost(text: Path, tmp_path: Path) -> None:
@@ -217,29 +238,29 @@ def test_damaged_files_are_named_and_nothing_is_lost(text: Path, tmp_path: Path)
     assert train(text, tmp_path, "train.steps=2").returncode == 0
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").exists(), reason="root writes everywhere")
 def test_an_out_folder_that_cannot_be_written_is_named(text: Path) -> None:
     done = train(text, Path("/proc/nowhere"), "train.steps=2")
     assert done.returncode == 2
     assert "/proc/nowhere" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_full_disk_ends_the_run_and_keeps_the_record(
-    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import errno
+def test_a_disk_that_takes_no_more_ends_the_run_and_keeps_what_is_recorded(text: Path, tmp_path: Path) -> None:
+    """A limit on the size of a file stands for the full disk: the checkpoint is the one file that exceeds it."""
+    words = [*SMALL, "data=text", f"data.path={text}", f"out={tmp_path}", "train.steps=8", "train.checkpoint_every=4"]
 
-    from runs import explain, record
+    def limited() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
-    def full(path: Path, content: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    monkeypatch.setattr(record, "write_json", full)
-    with pytest.raises(OSError) as caught:
-        record.write_json(tmp_path / "summary.json", {})
-    assert explain.explain(caught.value).endswith(
-        "No space left on device; free some space, or choose another folder with out=..."
+    done = subprocess.run(
+        command(*words), cwd=ROOT, capture_output=True, text=True, preexec_fn=limited, check=False, timeout=300
     )
+    assert done.returncode != 0
+    (path,) = runs(tmp_path)
+    assert "free some space" in str(summary(path)["error"])
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4]
+    assert train(text, tmp_path, "train.steps=8", "train.checkpoint_every=4").returncode == 0
 
 
 def test_two_processes_in_one_folder_do_not_meet(text: Path, tmp_path: Path) -> None:
