@@ -173,9 +173,10 @@ def _label(study: pd.DataFrame, settings: list[str]) -> pd.DataFrame:
 
 
 def _what_varies(text: pd.DataFrame, config: pd.Series[str]) -> pd.Series[str] | None:
-    """A label per row: every choice that varies, then as few config keys as tell all configs apart. None: nothing varies."""
+    """A label per row: every choice that varies by itself, then as few config keys as tell all configs apart. None: nothing varies."""
     varying = [name for name in text.columns if text[name].nunique() > 1]
     options = sorted((n for n in varying if "." not in n), key=lambda name: AXES.index(name) if name in AXES else len(AXES))
+    options = [name for i, name in enumerate(options) if not any(_follows(text, name, before) for before in options[:i])]
     keys = sorted((n for n in varying if "." in n), key=lambda name: (name.count("."), name))
     parts = [text[name] for name in options]
     n_told = len(text[options].drop_duplicates()) if options else 1
@@ -188,6 +189,11 @@ def _what_varies(text: pd.DataFrame, config: pd.Series[str]) -> pd.Series[str] |
             n_told, shown = n_with_key, [*shown, key]
             parts.append(key.rsplit(".", 1)[1] + " " + text[key])
     return pd.concat(parts, axis=1).agg(", ".join, axis=1) if parts else None
+
+
+def _follows(text: pd.DataFrame, name: str, other: str) -> bool:
+    """Whether one choice comes with another, as the window comes with sparse attention: then it says nothing new."""
+    return len(text[[name, other]].drop_duplicates()) == text[other].nunique()
 
 
 def _metrics(path: str | Path, *, routing: bool) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:

@@ -138,9 +138,9 @@ def short(name: str, most: int = 40) -> str:
 
 
 def fence(values: pd.Series[float]) -> tuple[float, float]:
-    """The range of the values without outliers (three times the interquartile range beyond the quartiles)."""
+    """The range of the values without outliers (ten times the interquartile range beyond the quartiles)."""
     low, high = values.quantile(0.25), values.quantile(0.75)
-    room = 3 * (high - low) or math.inf
+    room = 10 * (high - low) or math.inf
     kept = values[values.between(low - room, high + room)]
     return float(kept.min()), float(kept.max())
 
