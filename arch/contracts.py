@@ -85,7 +85,10 @@ class ChannelMixer(nn.Module):
 
 
 class Router(nn.Module):
-    """Chooses which expert works on which token: (tokens, d_model) -> Routing. Attributes n_experts and top_k."""
+    """Chooses which expert works on which token: (tokens, d_model) -> Routing.
+
+    Its config names n_experts and top_k, since the experts' width follows from them.
+    """
 
     causal: bool = True  # False where the choice for a token depends on later tokens
     n_experts: int

@@ -136,6 +136,8 @@ def _ending(active: Active, timeout: float | None) -> str:
         lines = (active.path / "log.txt").read_text().splitlines()
         return f"{active.name}: not run: {lines[-1] if lines else 'its folder cannot be used'}"
     if code != 0:
+        from .job import write_config
+
         late = timeout is not None and seconds > timeout
         cause = (
             f"still going after {timeout:g} s"
@@ -146,6 +148,7 @@ def _ending(active: Active, timeout: float | None) -> str:
         )
         hint = "; out of memory?" if code == -9 and not late else ""
         failed = {"status": "failed", "error": f"the process was ended: {cause}{hint}", "metrics": {}, "cost": {}}
+        write_config(active.path, active.config)  # it may have died before it could
         record.write_json(active.path / "summary.json", {"identity": record.identity(active.config), **failed})
     summary = record.read_json(active.path / "summary.json")
     value = summary["metrics"].get("val_bits_per_byte")

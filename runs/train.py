@@ -25,6 +25,7 @@ from .compose import CONF, configs
 from .explain import EXPECTED, explain
 
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 @dataclass
@@ -54,21 +55,25 @@ def collect() -> Asked:
             for point in points:
                 run(point)
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us whole, and are told in one line
-    keep()
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"  # errors come to us whole, and are told in one line
+    try:
+        keep()
+    finally:
+        if before is None:
+            del os.environ[FULL_ERROR]
     return asked
 
 
 def guarded(main: Callable[[], int]) -> int:
     """main's exit code; an expected error becomes one line on stderr and exit code 2."""
-    debugging = "HYDRA_FULL_ERROR" in os.environ
     try:
         return main()
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
     except EXPECTED as error:
-        if debugging:
+        if FULL_ERROR in os.environ:  # set by who wants the traceback
             raise
         print(f"error: {explain(error)}", file=sys.stderr)
         return 2

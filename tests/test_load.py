@@ -64,7 +64,7 @@ def test_unnamed_arms_are_told_by_the_choices_that_vary_and_never_by_the_seed(tm
 
 def test_a_choice_that_comes_with_another_is_not_told_twice(tmp_path: Path) -> None:
     full, window = {"mixer": "mha", "pattern": "full"}, {"mixer": "sparse", "pattern": "sliding_window"}
-    arms = {name: records.Arm(shift=0.0, choices=choices) for name, choices in (("a", full), ("b", window))}
+    arms = {name: records.Arm(choices=choices) for name, choices in (("a", full), ("b", window))}
     assert set(load(records.write_study(tmp_path, arms=arms, named=False))["arm"]) == {"mha", "sparse"}
 
 

@@ -24,7 +24,7 @@ import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {"hydra", "omegaconf", "pandas", "matplotlib", "numpy", "runs", "analysis", "safetensors"}:
-            raise ImportError(f"{name} is blocked")
+            raise ModuleNotFoundError(f"{name} is blocked")
 sys.meta_path.insert(0, Refuse())
 """
 
@@ -105,15 +105,17 @@ from arch.contracts import Cost, Router, Routing
 
 
 class RoundRobin(Router):
-    """Token t goes to expert t mod n_experts, with weight 1."""
+    """Token t goes to the top_k experts from t mod n_experts on, with weight 1 / top_k."""
 
-    def __init__(self, *, d_model: int, n_experts: int) -> None:
+    def __init__(self, *, n_experts: int, top_k: int) -> None:
         super().__init__()
-        self.n_experts, self.top_k = n_experts, 1
+        self.n_experts, self.top_k = n_experts, top_k
 
     def forward(self, x: Tensor) -> Routing:
-        token = torch.arange(x.shape[0], device=x.device)
-        return Routing(x.new_zeros(x.shape[0], self.n_experts).float(), token, token % self.n_experts, x.new_ones(x.shape[0]))
+        token = torch.arange(x.shape[0], device=x.device).repeat_interleave(self.top_k)
+        expert = (token + torch.arange(self.top_k, device=x.device).repeat(x.shape[0])) % self.n_experts
+        logits = torch.zeros(x.shape[0], self.n_experts, device=x.device)
+        return Routing(logits, token, expert, torch.full(token.shape, 1 / self.top_k, device=x.device))
 
     def cost(self, seq: int) -> Cost:
         return Cost()
@@ -124,8 +126,9 @@ class RoundRobin(Router):
     ("group", "name", "source", "sizes"),
     [
         ("mixer", "CumulativeMean", MIXER, ("d_model",)),
-        ("router", "RoundRobin", ROUTER, ("d_model", "n_experts")),
+        ("router", "RoundRobin", ROUTER, ("n_experts", "top_k")),
     ],
+    ids=["mixer", "router"],
 )
 def test_a_new_block_is_one_py_and_one_yaml(
     group: str, name: str, source: str, sizes: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

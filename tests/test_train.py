@@ -164,7 +164,7 @@ BAD = {
     "unknown option": (["mixer=gqaa"], "mixer=gqaa: no such option; did you mean gqa?"),
     "unknown constructor key": (["+norm.epz=1"], "norm.epz: unknown key; did you mean eps?"),
     "wrong type": (["train.steps=many"], "train.steps='many': int is expected"),
-    "wrong type in a block": (["norm.eps=small"], "norm.eps='small': float is expected"),
+    "wrong type in a block": (["optim.weight_decay=small"], "optim.weight_decay='small': float is expected"),
     "heads and width": (["size.n_heads=5"], "5 does not divide 24"),
     "kv heads": (["mixer=gqa", "size.n_kv_heads=3"], "n_kv_heads"),
     "top_k": (["ffn=moe", "size.top_k=16"], "top_k"),
