@@ -173,7 +173,7 @@ def _label(study: pd.DataFrame, settings: list[str]) -> pd.DataFrame:
 
 
 def _what_varies(text: pd.DataFrame, config: pd.Series[str]) -> pd.Series[str] | None:
-    """A label per row: every choice that varies by itself, then as few config keys as tell all configs apart. None: nothing varies."""
+    """A label per row: every choice that varies by itself, then as few keys as tell all configs apart. None: nothing varies."""
     varying = [name for name in text.columns if text[name].nunique() > 1]
     options = sorted((n for n in varying if "." not in n), key=lambda name: AXES.index(name) if name in AXES else len(AXES))
     options = [name for i, name in enumerate(options) if not any(_follows(text, name, before) for before in options[:i])]

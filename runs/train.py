@@ -96,8 +96,8 @@ def main() -> int:
             if total == 1:
                 raise
             asked.refused.append(ConfigError(f"{record.arm_name(point)} seed {point['seed']}: {error}"))
-    for error in asked.refused:
-        print(f"refused: {error}", file=sys.stderr)
+    for refusal in asked.refused:
+        print(f"refused: {refusal}", file=sys.stderr)
     if not points:
         return 1 if total else 0
     statuses = single(points[0]) if total == 1 else sweep(points)
