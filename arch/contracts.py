@@ -91,6 +91,7 @@ class Router(nn.Module):
     """
 
     causal: bool = True  # False where the choice for a token depends on later tokens
+    balances_itself: bool = False  # True where no load-balance loss is wanted
     n_experts: int
     top_k: float  # experts that work on one token (the mean, where it varies)
 
@@ -163,8 +164,9 @@ class Block(nn.Module):
         raise NotImplementedError
 
     def cost(self, seq: int) -> Cost:
-        parts = (SequenceMixer, ChannelMixer, Norm)
-        return sum((child.cost(seq) for child in self.children() if isinstance(child, parts)), Cost())
+        kinds = (SequenceMixer, ChannelMixer, Norm)
+        parts = (part.cost(seq) if isinstance(part, kinds) else parameters_only(part) for part in self.children())
+        return sum(parts, Cost())
 
 
 def parameters_only(module: nn.Module) -> Cost:

@@ -1,7 +1,7 @@
 """The only config -> object code: a node with a `_target_` becomes a call, and what does not fit is told in one line.
 
-A target must lie under arch, runs, torch or a package that the user names in $ARCHLAB_PACKAGES: reading somebody
-else's config runs nothing else.
+A target must lie under one of PACKAGES or under a package that the user names in $ARCHLAB_PACKAGES: reading somebody
+else's config builds blocks and runs nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from arch.contracts import Block
 from arch.init import initialise
 from arch.model import Decoder
 
-PACKAGES = ("arch", "runs", "torch")
+PACKAGES = ("arch", "runs.data", "runs.tokenizer", "runs.optim", "runs.schedule", "torch.nn", "torch.optim")
 
 
 class ConfigError(ValueError):
@@ -81,7 +81,7 @@ def check_arguments(target: Callable[..., Any], kwargs: dict[str, Any], path: st
 def locate(target: str, path: str) -> Callable[..., Any]:
     """The class or function that a dotted name stands for."""
     allowed = (*PACKAGES, *filter(None, os.environ.get("ARCHLAB_PACKAGES", "").split(",")))
-    if target.split(".", maxsplit=1)[0] not in allowed:
+    if not any(target.startswith(f"{package}.") for package in allowed):
         raise ConfigError(
             f"{path}._target_={target}: only {', '.join(allowed)} may be built; "
             f"name your own package in the environment: ARCHLAB_PACKAGES={target.split('.', maxsplit=1)[0]}"

@@ -10,7 +10,6 @@ import sys
 from typing import Any
 
 from . import record
-from .build import ConfigError
 from .train import collect, guarded
 
 
@@ -32,7 +31,7 @@ def describe(point: dict[str, Any]) -> bool:
     name = f"{record.arm_name(point)} seed {point['seed']}"
     try:
         model = check(point)
-    except ConfigError as error:
+    except (ValueError, OSError) as error:
         print(f"{name}: {error}")
         return False
     train = point["train"]

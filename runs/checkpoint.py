@@ -24,9 +24,11 @@ def save(path: Path, *, model: nn.Module, optimiser: Any, step: int, seconds: fl
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     facts = {"step": step, "seconds": seconds, "checksum": _checksum(tensors)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch = path.with_name(f".{path.name}.new")  # the folder is claimed: nobody else writes here
     try:
         save_file(tensors, scratch, metadata={"archlab": json.dumps(facts)})
+        with open(scratch, "rb") as file:
+            os.fsync(file.fileno())
         os.replace(scratch, path)
     except SafetensorError as error:  # what the disk said, in its words
         raise OSError(f"{path}: {error}; free some space, or choose another folder with out=...") from None

@@ -3,19 +3,51 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .build import ConfigError, nearest
+from .build import ConfigError, call, nearest
+from .device import pick_device, pick_precision
+from .explain import explain, top_level_keys
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 OPTIONAL = ("mixer", "pattern", "position", "score", "ffn", "router", "norm", "tokenizer")  # groups that a run may leave unused
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Which runs belong together. arms: name -> overrides; seeds: every arm is run with each; slots: runs at a time;
+    timeout: seconds after which a run counts as hung."""
+
+    name: str
+    arm: str | None
+    baseline: str | None
+    arms: dict[str, list[str]] | None
+    seeds: list[int] | None
+    slots: int
+    timeout: float | None
+
+    def __post_init__(self) -> None:
+        if self.slots < 1:
+            raise ValueError(f"slots={self.slots}: at least 1 run at a time is needed")
+        if self.seeds == []:
+            raise ValueError("seeds=[]: at least 1 seed is needed")
+        for arm, changes in (self.arms or {}).items():
+            if not isinstance(changes, list):
+                raise ValueError(f"arms.{arm}={changes!r}: a list of overrides is expected, such as [ffn=moe]")
+        if self.arms and self.baseline is not None and self.baseline not in self.arms:
+            raise ValueError(f"baseline={self.baseline}: no such arm; {nearest(self.baseline, self.arms)}")
+
+
+def to_dict(node: Any) -> dict[str, Any]:
+    content: Any = OmegaConf.to_container(node, resolve=True)
+    return {str(key): value for key, value in content.items()}
 
 
 def quotient(a: int, b: int) -> int:
@@ -33,24 +65,30 @@ OmegaConf.register_new_resolver("quotient", quotient, replace=True)
 OmegaConf.register_new_resolver("two_thirds", two_thirds, replace=True)
 
 
-def configs(config: DictConfig) -> list[dict[str, Any]]:
+def configs(config: DictConfig, refuse: Callable[[ConfigError], None]) -> list[dict[str, Any]]:
     """All runs that one Hydra job stands for, resolved: one, or every arm with every seed of a study. Call inside Hydra.
 
     Seeds turn slowest: the arms of one seed are neighbours in time, so that a slow hour of the machine meets all of them.
+    Args:   refuse: is told of each arm that does not compose; the others stay.
     """
-    overrides = list(HydraConfig.get().overrides.task)
-    study = config.study
+    given = HydraConfig.get().overrides
+    overrides = [*(o for o in given.hydra if key_of(o) == "hydra.searchpath"), *given.task]
+    study: Study = call(Study, to_dict(config.study), "study")
     if not study.arms and study.seeds is None:
         return [resolve(config, HydraConfig.get().runtime.choices, overrides)]
     found = []
-    for seed in study.seeds if study.seeds is not None else [config.seed]:
-        for arm, changes in (study.arms or {study.arm: []}).items():
-            extra = [*changes, *([] if any(change.startswith("seed=") for change in changes) else [f"seed={seed}"])]
-            keys = {key_of(override) for override in extra}
-            kept = [override for override in overrides if key_of(override) not in keys]
-            point = [*kept, *extra, f"study.arm={'null' if arm is None else arm}"]
-            composed = hydra.compose("config", overrides=point, return_hydra_config=True)
-            found.append(resolve(composed, composed.hydra.runtime.choices, point))
+    seeds = study.seeds if study.seeds and not any(key_of(override) == "seed" for override in overrides) else [config.seed]
+    for seed in seeds:
+        arms: dict[Any, list[str]] = dict(study.arms) if study.arms else {study.arm: []}
+        for arm, changes in arms.items():
+            keys = {"seed", *map(key_of, changes)}
+            point = [*(o for o in overrides if key_of(o) not in keys), f"seed={seed}", *changes]
+            try:
+                composed = hydra.compose("config", overrides=point, return_hydra_config=True)
+                composed.study.arm = arm
+                found.append(resolve(composed, composed.hydra.runtime.choices, point))
+            except (ConfigError, HydraException, OmegaConfBaseException) as error:
+                refuse(ConfigError(f"arm {arm} seed {seed}: {explain(error)}"))
     return found
 
 
@@ -65,19 +103,19 @@ def resolve(config: DictConfig, choices: Any, overrides: Sequence[str]) -> dict[
     refuse_unused(raw, overrides)
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     own.study.arms = own.study.seeds = None  # this run's own arm and seed are told
+    for key in ("out", "study.name"):
+        if not isinstance(OmegaConf.select(own, key), str):
+            raise ConfigError(f"{key}={OmegaConf.select(own, key)}: text is expected")
     try:
         resolved: Any = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0].split("while resolving interpolation: ")[-1]
         raise ConfigError(f"{error.full_key}: {reason}") from None
+    train = resolved["train"]
+    device = pick_device(train["device"])  # what auto stands for is part of what the run computes
+    train["device"], train["precision"] = str(device), pick_precision(train["precision"], device)
     groups = {str(key): value for key, value in choices.items() if not str(key).startswith("hydra")}
     return {**resolved, "choices": groups}
-
-
-def top_level_keys() -> list[str]:
-    """The groups of conf/ and the keys of its config.yaml."""
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-    return sorted(groups | {str(key) for key in OmegaConf.load(CONF / "config.yaml")} - {"defaults", "hydra"})
 
 
 def refuse_unknown(raw: dict[str, Any]) -> None:
@@ -92,7 +130,7 @@ def refuse_unused(raw: dict[str, Any], overrides: Sequence[str]) -> None:
     """A block that was asked for and that no part of the model refers to is an error, not silence."""
     used = references(raw, ("block", "model", "data"))
     for override in overrides:
-        group = key_of(override)
+        group = key_of(override).split(".", maxsplit=1)[0]
         if group not in OPTIONAL or not isinstance(raw.get(group), dict):
             continue
         slots = [group] if "_target_" in raw[group] else [f"{group}.{slot}" for slot, node in raw[group].items() if node]

@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .build import ConfigError, nearest
-from .compose import CONF, top_level_keys
 from .record import RecordError
 
+CONF = Path(__file__).resolve().parent.parent / "conf"
 EXPECTED = (ConfigError, RecordError, HydraException, OmegaConfBaseException, ValueError, OSError)
 
 
@@ -47,6 +47,12 @@ def known_keys(like: str) -> list[str]:
     nodes = [root.get(group), *(_load(path) for path in (CONF / group).glob("*.yaml"))]
     keys = {f"{group}.{key}" for node in nodes if isinstance(node, dict) for key in node}
     return sorted(keys) or top_level_keys()
+
+
+def top_level_keys() -> list[str]:
+    """The groups of conf/ and the keys of its config.yaml."""
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    return sorted(groups | {str(key) for key in OmegaConf.load(CONF / "config.yaml")} - {"defaults", "hydra"})
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ waits for the device; numbers are read only where a row of metrics is due.
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arch.contracts import Routing
+from arch.contracts import Router, Routing
 from arch.ffn import MoE
 from arch.init import stream
 from arch.losses import load_balance_loss, router_z_loss
@@ -56,6 +55,11 @@ class Settings:
         for key in ("steps", "batch_size", "seq_len", "accumulate", "log_every", "eval_every", "eval_batches"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}={getattr(self, key)}: at least 1 is needed")
+        for key in ("checkpoint_every", "load_balance", "router_z"):
+            if (getattr(self, key) or 0) < 0:
+                raise ValueError(f"{key}={getattr(self, key)}: at least 0 is needed")
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"clip={self.clip}: a norm above 0 is needed, or null for no clipping")
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate={self.accumulate} does not divide batch_size={self.batch_size}")
 
@@ -91,7 +95,6 @@ class Outcome:
     error: str | None
     metrics: dict[str, float]
     seconds: float
-    tokens_per_s: float | None
 
 
 @dataclass
@@ -102,7 +105,7 @@ class Window:
     norm: Tensor  # of the last step's gradient
     steps: int = 0
     loads: dict[str, Tensor] = field(default_factory=dict)
-    routings: dict[str, Routing] = field(default_factory=dict)  # of the last step
+    routings: dict[str, Routing] = field(default_factory=dict)  # of the last piece
     tick: float = field(default_factory=time.perf_counter)
 
     @classmethod
@@ -129,8 +132,11 @@ def fit(
     amp = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
     flops = settings.tokens * train_flops(model.cost(settings.seq_len).flops)
     limit = EXPLODED * math.log(data.vocab_size)
-    speeds: list[float] = []
     metrics: dict[str, float] = {}
+
+    def diverged(which: str, loss: float) -> Outcome:
+        error = f"{which} loss {loss:.4g} at step {done}: above {limit:.2f}, {EXPLODED:g} times a uniform guess"
+        return Outcome("diverged", error, metrics, seconds)
 
     model.train()
     window = Window.opened(device)
@@ -149,23 +155,31 @@ def fit(
         synchronise(device)
         spent = time.perf_counter() - window.tick
         seconds += spent
-        speeds.append(window.steps * settings.tokens / spent)
         so_far = {"step": done, "tokens": done * settings.tokens, "flops": done * flops, "seconds": seconds}
-        row = {"loss": loss, "lr": rates[0] * factor, "grad_norm": window.norm.item(), "tokens_per_s": speeds[-1]}
+        row = {
+            "loss": loss,
+            "lr": rates[0] * factor,
+            "grad_norm": window.norm.item(),
+            "tokens_per_s": window.steps * settings.tokens / spent,
+        }
         keeper.log({**so_far, "split": "train", **row})
         for layer in routing_rows(window):
             keeper.log({**so_far, "split": "routing", **layer})
         if not loss <= limit:
-            error = f"training loss {loss:.4g} at step {done}: above {limit:.2f}, {EXPLODED:g} times a uniform guess"
-            return Outcome("diverged", error, metrics, seconds, usual(speeds))
+            return diverged("training", loss)
         if settings.evaluates(done):
             with amp:
                 metrics = evaluate(model, data, settings, device)
             keeper.log({**so_far, "split": "val", **metrics})
+            if not metrics["loss"] <= limit:
+                return diverged("validation", metrics["loss"])
         if settings.saves(done):
             keeper.save(done, seconds)
         window = Window.opened(device)
-    return Outcome("done", None, metrics, seconds, usual(speeds))
+    if start == settings.steps:  # all was trained before, but not told
+        with amp:
+            metrics = evaluate(model, data, settings, device)
+    return Outcome("done", None, metrics, seconds)
 
 
 def train_step(model: Decoder, optimiser: Any, batch: Batch, settings: Settings, amp: Any, window: Window) -> None:
@@ -174,21 +188,26 @@ def train_step(model: Decoder, optimiser: Any, batch: Batch, settings: Settings,
     for piece, n_targets in pieces(batch, settings.accumulate, window.loss.device):
         with amp:
             loss = summed_loss(model(piece.tokens, positions=piece.positions), piece.targets) / n_targets
+            window.loss += loss.detach()  # the routers' losses are left out: arms are compared by what they predict
             window.routings = pop_routings(model)
-            for routing in window.routings.values():  # the mean over layers and pieces
-                extra = settings.load_balance * load_balance_loss(routing) + settings.router_z * router_z_loss(routing)
+            for name, routing in window.routings.items():  # the mean over layers and pieces
+                extra = settings.router_z * router_z_loss(routing)
+                if not router_of(model, name).balances_itself:
+                    extra = extra + settings.load_balance * load_balance_loss(routing)
                 loss = loss + extra / (len(window.routings) * settings.accumulate)
+                loads[name] = loads.get(name, 0) + load(routing)
         loss.backward()
-        window.loss += loss.detach()
-        for name, routing in window.routings.items():
-            loads[name] = loads.get(name, 0) + load(routing)
     window.norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if settings.clip is None else settings.clip)
     optimiser.step()
     optimiser.zero_grad()
     for name, counts in loads.items():
-        cast(MoE, model.get_submodule(name)).router.after_step(counts)
+        router_of(model, name).after_step(counts)
         window.loads[name] = window.loads.get(name, 0) + counts
     window.steps += 1
+
+
+def router_of(model: Decoder, name: str) -> Router:
+    return cast(MoE, model.get_submodule(name)).router
 
 
 def pieces(batch: Batch, n: int, device: torch.device) -> Iterator[tuple[Batch, int]]:
@@ -211,7 +230,7 @@ def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def routing_rows(window: Window) -> Iterator[dict[str, Any]]:
-    """One row per MoE layer: loads and dead experts over the window, entropy and dropped share of its last step."""
+    """One row per MoE layer: loads and dead experts over the window, entropy and dropped share of its last piece."""
     for name, counts in window.loads.items():
         routing = window.routings[name]
         total = counts.sum().clamp(min=1)
@@ -244,8 +263,3 @@ def evaluate(model: Decoder, data: Data, settings: Settings, device: torch.devic
     if data.token_bytes is not None:
         metrics["bits_per_byte"] = (nats / n_bytes).item() / math.log(2)
     return metrics
-
-
-def usual(speeds: list[float]) -> float | None:
-    """The median rate, without the first window, in which kernels are compiled and caches filled."""
-    return statistics.median(speeds[1:] or speeds) if speeds else None

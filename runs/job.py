@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import platform
+import statistics
 import subprocess
 import time
 import traceback
@@ -23,16 +24,18 @@ from arch.model import Decoder
 from . import checkpoint, measure, record
 from .build import ConfigError, build, build_model, call
 from .data.contract import Data
-from .fit import Outcome, Settings, fit
+from .device import pick_device
+from .fit import Settings, fit
 from .record import RecordError
 
 Watch = Callable[[dict[str, Any]], None]
+Peak = tuple[float, str]
 
 
-def run(config: dict[str, Any], watch: Watch = lambda row: None) -> dict[str, Any]:
+def run(config: dict[str, Any], watch: Watch = lambda row: None, peak: Peak | None = None) -> dict[str, Any]:
     """Do what is left of a run and return its summary. Done or diverged: nothing is left; cut off: on from the checkpoint.
 
-    Args:   watch: sees every row of metrics.
+    Args:   watch: sees every row of metrics. peak: the device's FLOP/s and where that is from; None: found out here.
     Raises: RecordError: somebody else is in the folder, or what lies there is damaged. OSError: nothing can be written.
     """
     path = record.folder(config)
@@ -40,13 +43,15 @@ def run(config: dict[str, Any], watch: Watch = lambda row: None) -> dict[str, An
         if record.status(path) in ("done", "diverged"):
             return record.read_json(path / "summary.json")
         summary: dict[str, Any] = {"identity": record.identity(config)}
+        for stale in ("summary.json", "error.txt"):  # of an attempt that failed
+            (path / stale).unlink(missing_ok=True)
         write_config(path, config)
         try:
-            return finish(path, {**summary, **train(config, path, watch)})
+            return finish(path, {**summary, **train(config, path, watch, peak)})
         except RecordError:
             raise
         except Exception as error:
-            (path / "error.txt").write_text(traceback.format_exc())
+            (path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
             return finish(path, {**summary, "status": "failed", "error": one_line(error), "metrics": {}, "cost": {}})
 
 
@@ -55,15 +60,16 @@ def finish(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def train(config: dict[str, Any], path: Path, watch: Watch) -> dict[str, Any]:
+def train(config: dict[str, Any], path: Path, watch: Watch, peak_known: Peak | None) -> dict[str, Any]:
     """Build, fit, and say what came out: status, error, causal, metrics, cost."""
-    device, bf16, settings = read_train(config["train"])
+    settings, device = read_settings(config["train"]), pick_device(config["train"]["device"])
+    bf16 = config["train"]["precision"] == "bf16"
     data = load_data(config)
     model = build_model(config, data.vocab_size).to(device)
     optimiser = build(config["optim"], "optim", model=model)
-    peak, source = measure.peak_flops(device, "bf16" if bf16 else "fp32")
-    peak_facts = {"peak_flops": peak, "peak_flops_source": source}
-    record.write_json(path / "env.json", {**environment(device), "data_sha256": data.sha256, **peak_facts})
+    peak, source = peak_known or measure.peak_flops(device, config["train"]["precision"])
+    facts = {"data_sha256": data.sha256, "peak_flops": peak, "peak_flops_source": source}
+    record.write_json(path / "env.json", {**environment(device), **facts, "earlier": earlier(path)})
 
     metrics = record.Metrics(path / "metrics.jsonl")
     file = path / "checkpoint" / "state.safetensors"
@@ -101,14 +107,13 @@ def train(config: dict[str, Any], path: Path, watch: Watch) -> dict[str, Any]:
         "steps": settings.steps,
         "seconds": outcome.seconds,
         "metrics": {f"val_{key}": record.finite(value) for key, value in outcome.metrics.items()},
-        "cost": costs(model, outcome, settings, peak, memory.bytes()),
+        "cost": costs(model, settings, usual_rate(metrics), peak, memory.bytes()),
     }
 
 
-def costs(model: Decoder, outcome: Outcome, settings: Settings, peak: float, memory: int) -> dict[str, Any]:
+def costs(model: Decoder, settings: Settings, rate: float | None, peak: float, memory: int) -> dict[str, Any]:
     """The cost columns of a report. FLOPs per token: forward. Training: forward and backward, of all tokens."""
     cost = model.cost(settings.seq_len)
-    rate = outcome.tokens_per_s
     return {
         "total_params": cost.params,
         "active_params": cost.active_params,
@@ -129,23 +134,45 @@ def check(config: dict[str, Any]) -> Decoder:
     """
     if not isinstance(config["seed"], int) or config["seed"] < 0:
         raise ConfigError(f"seed={config['seed']!r}: a whole number from 0 is expected")
-    _, _, settings = read_train(config["train"])
+    settings = read_settings(config["train"])
+    if config["seed"] is True or config["seed"] is False:
+        raise ConfigError(f"seed={config['seed']}: a whole number from 0 is expected")
+    for key, size in config["size"].items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ConfigError(f"size.{key}={size!r}: a whole number from 1 is expected")
     build(config["schedule"], "schedule")
     data = load_data(config)
-    with torch.device("meta"):
-        model = build_model(config, data.vocab_size)
-        build(config["optim"], "optim", model=model)
-        model(torch.zeros(1, settings.seq_len, dtype=torch.long))
+    refuse_other_data(config, data)
+    try:
+        with torch.device("meta"):
+            model = build_model(config, data.vocab_size)
+            build(config["optim"], "optim", model=model)
+            model(torch.zeros(1, settings.seq_len, dtype=torch.long))
+    except (TypeError, RuntimeError, IndexError) as error:
+        raise ConfigError(f"this model cannot be built: {one_line(error)}") from error
+    told, built = model.cost(settings.seq_len).params, sum(p.numel() for p in model.parameters())
+    if told != built:
+        raise ConfigError(f"a block's cost() is wrong: the parts tell {told:,} parameters, the model has {built:,}")
     return model
 
 
-def read_train(node: dict[str, Any]) -> tuple[torch.device, bool, Settings]:
-    """The train node: where, in which precision (bf16 or not), and the rest."""
+def refuse_other_data(config: dict[str, Any], data: Data) -> None:
+    """A run's identity names its data; should the text behind the name have changed, its record must not be mixed."""
+    file = record.folder(config) / "env.json"
+    if file.exists() and (before := record.read_json(file).get("data_sha256")) != data.sha256:
+        raise ConfigError(
+            f"{file.parent}: was begun on other data (SHA-256 {str(before)[:8]}..., now {data.sha256[:8]}...); "
+            "bring the old text back, or take another study.name"
+        )
+
+
+def read_settings(node: dict[str, Any]) -> Settings:
+    """The train node without what is said about the device."""
     rest = {key: value for key, value in node.items() if key not in ("device", "precision", "compile")}
     if not isinstance(node["compile"], bool):
         raise ConfigError(f"train.compile={node['compile']!r}: true or false is expected")
-    device = pick_device(node["device"])
-    return device, pick_bf16(node["precision"], device), call(Settings, rest, "train")
+    settings: Settings = call(Settings, rest, "train")
+    return settings
 
 
 def compile_layers(model: nn.Module) -> None:
@@ -168,26 +195,8 @@ def _data(node: str) -> Data:
     return data
 
 
-def pick_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"train.device={name}: known: auto, cpu, cuda, mps") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"train.device={name}: torch {torch.__version__} sees no CUDA device here; use auto or cpu")
-    return device
-
-
-def pick_bf16(precision: str, device: torch.device) -> bool:
-    if precision not in ("auto", "fp32", "bf16"):
-        raise ConfigError(f"train.precision={precision}: known: auto, fp32, bf16")
-    return precision == "bf16" or (precision == "auto" and device.type == "cuda")
-
-
 def write_config(path: Path, config: dict[str, Any]) -> None:
-    (path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    (path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
     record.write_json(path / "config.json", config)
 
 
@@ -213,6 +222,21 @@ def environment(device: torch.device) -> dict[str, Any]:
         "git_diff": (diff or "")[:50_000] or None,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def earlier(path: Path) -> list[dict[str, Any]]:
+    """Where the run was worked on before it came here: one entry per session, oldest first."""
+    file = path / "env.json"
+    if not file.exists():
+        return []
+    last = record.read_json(file)
+    return [*last.pop("earlier", []), {key: value for key, value in last.items() if key != "git_diff"}]
+
+
+def usual_rate(metrics: record.Metrics) -> float | None:
+    """The median tokens/s of all windows but the first, in which kernels are compiled and caches filled."""
+    rates = [row["tokens_per_s"] for row in metrics.rows() if row["split"] == "train"]
+    return statistics.median(rates[1:] or rates) if rates else None
 
 
 def one_line(error: BaseException) -> str:

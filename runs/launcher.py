@@ -15,11 +15,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from . import record
 
 POLL = 0.2  # seconds between two looks at the runs
+NOT_RUN = 3  # exit code of a process that could not use its folder
 
 
 @dataclass
@@ -43,14 +45,20 @@ class Active:
 
 def launch(configs: list[dict[str, Any]], *, slots: int, timeout: float | None) -> list[str]:
     """Run all that is not done yet; the status of each run, in order. A live line tells arm, seed, step, loss and time left."""
+    from . import device, measure
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["runs.job"])  # torch is imported once, not once per run
-    waiting = deque(c for c in configs if record.status(record.folder(c)) not in ("done", "diverged"))
-    threads = max(1, (os.cpu_count() or 1) // slots)
-    total, left = len(configs), sum(c["train"]["steps"] for c in waiting)
+    waiting = deque(config for config in configs if status_of(config) not in ("done", "diverged"))
+    threads = max(1, device.cores() // slots)
+    total, left = len(configs), sum(config["train"]["steps"] for config in waiting)
     finished = total - len(waiting)
     if finished:
         print(f"{finished} of {total} runs were done before", flush=True)
+    peak = None
+    if waiting and waiting[0]["train"]["device"] == "cpu":  # measured once, so that the arms' MFU share a denominator
+        torch.set_num_threads(threads)
+        peak = measure.peak_flops(torch.device("cpu"), waiting[0]["train"]["precision"])
     running: list[Active] = []
     bar = tqdm(
         total=left, unit="step", disable=None, bar_format="{desc} {percentage:3.0f}% |{bar:16}| {remaining} left {postfix}"
@@ -59,7 +67,7 @@ def launch(configs: list[dict[str, Any]], *, slots: int, timeout: float | None) 
         while waiting or running:
             while waiting and len(running) < slots:
                 config = waiting.popleft()
-                process = context.Process(target=_child, args=(config, threads))
+                process = context.Process(target=_child, args=(config, threads, peak))
                 process.start()
                 running.append(Active(config, process, time.monotonic()))
             wait([active.process.sentinel for active in running], timeout=POLL)
@@ -79,27 +87,34 @@ def launch(configs: list[dict[str, Any]], *, slots: int, timeout: float | None) 
         for active in running:
             active.process.terminate()
         bar.close()
-    return [record.status(record.folder(c)) for c in configs]
+    return [status_of(config) for config in configs]
 
 
-def _child(config: dict[str, Any], threads: int) -> None:
+def status_of(config: dict[str, Any]) -> str:
+    """As its record says; a record that cannot be read is this run's trouble, not the sweep's."""
+    try:
+        return record.status(record.folder(config))
+    except (record.RecordError, OSError):
+        return "unreadable"
+
+
+def _child(config: dict[str, Any], threads: int, peak: tuple[float, str] | None) -> None:
     """The body of a run's own process: what it prints lands in its folder, and it ends with its parent."""
-    import torch
-
-    from .job import one_line, run
+    from .explain import explain
+    from .job import run
 
     path = record.folder(config)
-    path.mkdir(parents=True, exist_ok=True)
-    log = os.open(path / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     try:
-        run(config)
+        path.mkdir(parents=True, exist_ok=True)
+        log = os.open(path / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        run(config, peak=peak)
     except (record.RecordError, OSError) as error:
-        print(one_line(error), flush=True)
-        os._exit(3)
+        print(explain(error), file=sys.stderr, flush=True)
+        os._exit(NOT_RUN)
 
 
 def _end_with_parent() -> None:
@@ -132,25 +147,33 @@ def _ending(active: Active, timeout: float | None) -> str:
     """One line on how a run ended; one that left no word of its own gets a summary here."""
     active.process.join()
     code, seconds = active.process.exitcode, time.monotonic() - active.since
-    if code == 3:
-        lines = (active.path / "log.txt").read_text().splitlines()
-        return f"{active.name}: not run: {lines[-1] if lines else 'its folder cannot be used'}"
-    if code != 0:
-        from .job import write_config
-
-        late = timeout is not None and seconds > timeout
-        cause = (
-            f"still going after {timeout:g} s"
-            if late
-            else f"killed by signal {-code}"
-            if code and code < 0
-            else f"exit code {code}"
-        )
-        hint = "; out of memory?" if code == -9 and not late else ""
-        failed = {"status": "failed", "error": f"the process was ended: {cause}{hint}", "metrics": {}, "cost": {}}
-        write_config(active.path, active.config)  # it may have died before it could
-        record.write_json(active.path / "summary.json", {"identity": record.identity(active.config), **failed})
-    summary = record.read_json(active.path / "summary.json")
+    try:
+        if code == NOT_RUN:
+            log = active.path / "log.txt"
+            return f"{active.name}: not run: {log.read_text().splitlines()[-1] if log.is_file() else 'see above'}"
+        if code != 0:
+            late = timeout is not None and seconds > timeout
+            _write_failure(active, f"still going after {timeout:g} s" if late else _cause(code))
+        summary = record.read_json(active.path / "summary.json")
+    except (record.RecordError, OSError) as error:
+        return f"{active.name}: {error}"
     value = summary["metrics"].get("val_bits_per_byte")
     what = f"{value:.3f} bits/byte" if value is not None else f"loss {summary['metrics'].get('val_loss')}"
     return f"{active.name}: {summary['status']}, {what if summary['status'] == 'done' else summary['error']} ({seconds:.0f} s)"
+
+
+def _write_failure(active: Active, cause: str) -> None:
+    """For a process that was ended from outside; a result that it had already written stays."""
+    from .job import write_config
+
+    with record.claim(active.path):
+        if record.status(active.path) not in ("done", "diverged"):
+            write_config(active.path, active.config)  # it may have died before it could
+            failed = {"status": "failed", "error": f"the process was ended: {cause}", "metrics": {}, "cost": {}}
+            record.write_json(active.path / "summary.json", {"identity": record.identity(active.config), **failed})
+
+
+def _cause(code: int | None) -> str:
+    if code == -9:
+        return "killed by signal 9; out of memory?"
+    return f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import re
 import resource
 import statistics
 import sys
@@ -23,7 +24,6 @@ PEAKS = {
     "RTX 4090": 165e12,
     "RTX 3090": 71e12,
     "T4": 65e12,
-    "V100": 125e12,
 }
 BACKWARD = 2  # a backward pass costs two forward passes: one product for the input, one for the weight
 
@@ -38,7 +38,7 @@ def peak_flops(device: torch.device, precision: str) -> tuple[float, str]:
     if device.type == "cuda" and precision == "bf16":
         name = torch.cuda.get_device_name(device)
         for key, peak in PEAKS.items():
-            if key in name:
+            if re.search(rf"\b{key}\b", name):
                 return peak, f"table: {key}, dense bf16"
     return matmul_rate(
         device, torch.bfloat16 if precision == "bf16" else torch.float32
@@ -63,6 +63,8 @@ def synchronise(device: torch.device) -> None:
     """Wait until the device has done what it was asked: only where a clock is read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 class PeakMemory:
@@ -72,22 +74,21 @@ class PeakMemory:
         self.device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        self.start = _resident_now()
+        with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # Linux: the peak counts from here; elsewhere it is that of the whole process
+        self.start = _resident("VmRSS")
 
     def bytes(self) -> int:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        return max(0, _resident_peak() - self.start)
+        return max(0, _resident("VmHWM") - self.start)
 
 
-def _resident_now() -> int:
+def _resident(key: str) -> int:
+    """VmRSS: bytes in memory now; VmHWM: the most there have been."""
     try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
-def _resident_peak() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith(f"{key}:"))
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit if key == "VmHWM" else 0

@@ -13,32 +13,43 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from arch.contracts import Position
+
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """Every weight of two or more axes that is not an embedding table or the output head."""
-    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    """Every weight of two or more axes that is no table (of tokens, places or distances) and not the output head."""
+    tables = {id(p) for m in model.modules() if isinstance(m, (nn.Embedding, Position)) for p in m.parameters()}
     tables |= {id(p) for name, p in model.named_parameters() if name.startswith("lm_head.")}
     return [p for p in model.parameters() if p.dim() >= 2 and id(p) not in tables]
 
 
 def adamw(model: nn.Module, *, lr: float, betas: Sequence[float], weight_decay: float) -> AdamW:
     """AdamW over one fused kernel; only hidden matrices decay. Paper: Loshchilov 2019, arXiv:1711.05101."""
-    matrices = hidden_matrices(model)
-    chosen = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in chosen]
+    matrices, rest = _split(model, lr, betas, weight_decay)
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
     return AdamW([g for g in groups if g["params"]], lr=lr, betas=(betas[0], betas[1]), fused=True)
 
 
 def muon(model: nn.Module, *, lr: float, betas: Sequence[float], momentum: float, weight_decay: float) -> Pair:
     """Muon for the hidden matrices, AdamW for everything else."""
-    matrices = hidden_matrices(model)
-    chosen = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in chosen]
+    matrices, rest = _split(model, lr, betas, weight_decay)
     return Pair(
         Muon(matrices, lr=lr, momentum=momentum, weight_decay=weight_decay),
         AdamW(rest, lr=lr, betas=(betas[0], betas[1]), weight_decay=0.0, fused=True),
     )
+
+
+def _split(
+    model: nn.Module, lr: float, betas: Sequence[float], weight_decay: float
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Hidden matrices and the rest, after a look at the numbers."""
+    if lr <= 0 or weight_decay < 0:
+        raise ValueError(f"lr={lr} and weight_decay={weight_decay}: more than 0, and at least 0, are needed")
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"betas={list(betas)}: two numbers from 0 to below 1 are needed")
+    matrices = hidden_matrices(model)
+    chosen = {id(p) for p in matrices}
+    return matrices, [p for p in model.parameters() if id(p) not in chosen]
 
 
 class Muon(Optimizer):

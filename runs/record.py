@@ -94,6 +94,9 @@ class Metrics:
         with open(self.path, "a") as file:
             file.write(line + "\n")
 
+    def rows(self) -> list[dict[str, Any]]:
+        return [row for _, row in self._lines()]
+
     def _lines(self) -> Iterator[tuple[str, dict[str, Any]]]:
         lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
         for number, line in enumerate(lines, start=1):

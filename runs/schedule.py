@@ -13,7 +13,7 @@ Schedule = Callable[[int, int], float]
 
 def _share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ValueError(f"{name}={value} is a share of all steps: between 0 and 1")
+        raise ValueError(f"{name}={value} is a share: between 0 and 1")
 
 
 def _warm(step: int, steps: int, warmup: float) -> float:
@@ -24,6 +24,7 @@ def _warm(step: int, steps: int, warmup: float) -> float:
 def cosine(*, warmup: float = 0.1, floor: float = 0.1) -> Schedule:
     """Linear warm-up, then half a cosine down to floor. Paper: Loshchilov 2017, arXiv:1608.03983."""
     _share("warmup", warmup)
+    _share("floor", floor)
 
     def factor(step: int, steps: int) -> float:
         start = warmup * steps
@@ -39,7 +40,7 @@ def wsd(*, warmup: float = 0.1, decay: float = 0.2) -> Schedule:
     _share("decay", decay)
 
     def factor(step: int, steps: int) -> float:
-        left = (steps - step) / (decay * steps) if decay else 1.0
+        left = (steps - step) / (decay * steps + 1) if decay else 1.0
         return min(_warm(step, steps, warmup), left, 1.0)
 
     return factor

@@ -21,8 +21,8 @@ from omegaconf import DictConfig
 
 from . import record
 from .build import ConfigError
-from .compose import CONF, configs
-from .explain import EXPECTED, explain
+from .compose import configs
+from .explain import CONF, EXPECTED, explain
 
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -42,17 +42,21 @@ def collect() -> Asked:
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
     def keep(config: DictConfig) -> None:
+        ours = HydraConfig.get().launcher._target_ == BASIC
         try:
-            points = configs(config)
+            points = configs(config, refuse=asked.refused.append)
         except ConfigError as error:
+            if not ours:
+                raise
             asked.refused.append(error)
             return
-        if HydraConfig.get().launcher._target_ == BASIC:
+        if ours:
             asked.points.extend(points)
-        else:  # a cluster's launcher has already put this point in a process of its own
-            from .job import run
+        else:  # a cluster's launcher has already put this point in a process of its own, which reports back by its record
+            from .job import check, run
 
             for point in points:
+                check(point)
                 run(point)
 
     before = os.environ.get(FULL_ERROR)
@@ -62,6 +66,7 @@ def collect() -> Asked:
     finally:
         if before is None:
             del os.environ[FULL_ERROR]
+    asked.points = list({record.folder(point): point for point in asked.points}.values())  # a point asked twice runs once
     return asked
 
 
@@ -92,14 +97,14 @@ def main() -> int:
         try:
             check(point)
             points.append(point)
-        except ConfigError as error:
+        except (ValueError, OSError, record.RecordError) as error:
             if total == 1:
                 raise
-            asked.refused.append(ConfigError(f"{record.arm_name(point)} seed {point['seed']}: {error}"))
+            asked.refused.append(ConfigError(f"{record.arm_name(point)} seed {point['seed']}: {explain(error)}"))
     for refusal in asked.refused:
         print(f"refused: {refusal}", file=sys.stderr)
     if not points:
-        return 1 if total else 0
+        return 1
     statuses = single(points[0]) if total == 1 else sweep(points)
     good = sum(status in ("done", "diverged") for status in statuses)
     print(f"{good} of {total} runs done; report: python -m analysis.report {record.folder(points[0]).parent}")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from runs.build import build_model
-from runs.compose import CONF, resolve
+from runs.compose import resolve
+from runs.explain import CONF
 
 VOCAB = 61
 TINY = ("size.d_model=24", "size.n_layers=2", "size.n_heads=4", "size.d_ff=48", "size.max_seq=128", "size.n_experts=4")

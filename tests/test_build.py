@@ -18,7 +18,8 @@ def test_a_node_becomes_its_target() -> None:
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        ({"_target_": "os.system", "command": "true"}, r"norm._target_=os.system: only arch, runs, torch may be built"),
+        ({"_target_": "os.system", "command": "true"}, r"norm._target_=os.system: only arch, runs.data, .* may be built"),
+        ({"_target_": "torch.hub.load", "repo_or_dir": "x"}, r"norm._target_=torch.hub.load: only arch"),
         ({"_target_": "arch.RMSNorn", "d_model": 8}, r"arch has no RMSNorn; did you mean RMSNorm\?"),
         ({"_target_": "arch.nothing.X"}, r"norm._target_=arch.nothing.X: No module named"),
         ({"_target_": "arch.RMSNorm", "d_modle": 8}, r"norm.d_modle: unknown key; did you mean d_model\?"),

@@ -34,9 +34,11 @@ VARIANTS = (
     "ffn=moe_swiglu",
     "mixer=gqa",
     "mixer=sparse",
+    "pattern=block_sparse",
     "norm=rmsnorm",
     "block=post_norm",
     "position=rotary",
+    "position=relative_bias",
 )
 WIDE = ("size.d_model=64", "size.d_ff=128", "size.n_heads=4", "size.n_kv_heads=2")
 
@@ -72,8 +74,9 @@ def no_waiting():  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
 def test_a_gpu_trains_to_the_losses_of_the_cpu(variant: str, bf16: bool, compiled: bool) -> None:
     expected = losses(variant, "cpu", bf16=False, compiled=False)
-    # bf16 has 8 bits of mantissa: a loss of 4 is told to about 0.03
-    assert losses(variant, "cuda", bf16, compiled) == pytest.approx(expected, rel=1e-2 if bf16 else 1e-4)
+    # in bf16 on a CPU, losses are off by 1e-4 to 5e-4 of themselves, and by up to 7e-3 where a token changes its expert
+    tolerance = 1e-4 if not bf16 else 1e-2 if "moe" in variant else 1e-3
+    assert losses(variant, "cuda", bf16, compiled) == pytest.approx(expected, rel=tolerance)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
 from arch.init import initialise, stream
@@ -50,3 +51,13 @@ def test_streams_depend_on_seed_and_names() -> None:
     assert stream(0, "a") == stream(0, "a") != stream(1, "a")
     assert stream(0, "a", 1) != stream(0, "a", 2)
     assert 0 <= stream(0, "x") < 2**63
+
+
+def test_a_module_that_cannot_draw_its_weights_is_refused() -> None:
+    class Mine(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(3))
+
+    with pytest.raises(ValueError, match=r"Mine \(inner\) owns weights but has no reset_parameters"):
+        initialise(torch.nn.ModuleDict({"inner": Mine()}), seed=0, n_layers=1)

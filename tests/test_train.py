@@ -158,6 +158,50 @@ def test_a_killed_child_costs_only_itself_and_is_tried_again(text: Path, tmp_pat
     assert {summary(path)["status"] for path in runs(tmp_path)} == {"done"}
 
 
+def test_a_run_that_was_trained_but_not_told_is_told_at_the_next_call(text: Path, tmp_path: Path) -> None:
+    assert train(text, tmp_path, "train.steps=4").returncode == 0
+    (path,) = runs(tmp_path)
+    first = summary(path)
+    (path / "summary.json").unlink()
+    assert train(text, tmp_path, "train.steps=4").returncode == 0
+    second = summary(path)
+    assert second["metrics"] == first["metrics"]
+    assert second["cost"]["tokens_per_s"] == first["cost"]["tokens_per_s"]
+    assert len(json.loads((path / "env.json").read_text())["earlier"]) == 1
+
+
+def test_a_record_is_not_continued_on_other_data(text: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.txt"
+    own.write_text(text.read_text())
+    assert train(own, tmp_path, "train.steps=2").returncode == 0
+    own.write_text(text.read_text().replace("sheep", "goats"))
+    again = train(own, tmp_path, "train.steps=2")
+    assert again.returncode == 2 and "was begun on other data" in again.stderr
+
+
+def test_a_point_that_is_asked_twice_runs_once_and_a_hung_one_is_ended(text: Path, tmp_path: Path) -> None:
+    words = ("-m", "ffn=dense,dense", "seed=0,1", "train.steps=100000", "study.timeout=6", "study.slots=2")
+    done = train(text, tmp_path, *words)
+    assert done.returncode == 1
+    assert [summary(path)["error"] for path in runs(tmp_path)] == ["the process was ended: still going after 6 s"] * 2
+
+
+def test_a_studys_arms_and_seeds_unfold_and_one_that_does_not_compose_is_refused(text: Path, tmp_path: Path) -> None:
+    arms = "{baseline: [], gqa: [mixer=gqa], typo: [mixer=gqaa], moe + sparse: [ffn=moe, mixer=sparse]}"
+    rest = "name: default, arm: null, baseline: baseline, seeds: [0, 1], slots: 2, timeout: null"
+    (tmp_path / "conf" / "study").mkdir(parents=True)
+    (tmp_path / "conf" / "study" / "mine.yaml").write_text(f"{{arms: {arms}, {rest}}}\n")
+    done = train(text, tmp_path, "-m", "study=mine", f"hydra.searchpath=[file://{tmp_path / 'conf'}]", "train.steps=2")
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("refused: arm typo") == 2 and "did you mean gqa?" in done.stderr
+    found = [json.loads((path / "config.json").read_text()) for path in runs(tmp_path)]
+    names = sorted((config["study"]["arm"], config["seed"]) for config in found)
+    assert names == [(arm, seed) for arm in ("baseline", "gqa", "moe + sparse") for seed in (0, 1)]
+    report = [sys.executable, "-m", "analysis.report", str(tmp_path / "default")]
+    page = subprocess.run(report, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    assert "moe + sparse" in page.stdout and (tmp_path / "default" / "report" / "index.html").exists()
+
+
 BAD = {
     "unknown key": (["train.stepz=5"], "train.stepz: unknown key; did you mean train.steps?"),
     "unknown group": (["mixr=gqa"], "mixr: unknown key; did you mean mixer?"),
@@ -171,7 +215,7 @@ BAD = {
     "window 0": (["mixer=sparse", "pattern.window=0"], "window"),
     "steps 0": (["train.steps=0"], "steps=0: at least 1"),
     "unused router": (["router=switch"], "router=switch: no part of this run uses a router"),
-    "foreign target": (["norm._target_=os.system"], "only arch, runs, torch may be built"),
+    "foreign target": (["norm._target_=os.system"], "norm._target_=os.system: only arch"),
     "accumulate": (["train.accumulate=3"], "accumulate=3 does not divide batch_size=2"),
     "negative seed": (["seed=-1"], "seed=-1"),
     "no gpu": (["train.device=cuda:99"], "train.device=cuda:99"),

@@ -25,6 +25,7 @@ class ExpertChoice(LinearRouter):
     """
 
     causal = False
+    balances_itself = True
 
     def forward(self, x: Tensor) -> Routing:
         logits = self.logits(x)  # (t, e)

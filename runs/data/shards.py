@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..tokenizer import BPE
 from ..tokenizer.contract import Tokenizer
 from .contract import Batch
 from .stream import StreamData, TokenStream
@@ -38,6 +39,10 @@ class Shards(StreamData):
     ) -> None:
         if train is None or val is None or vocab_size is None:
             raise ValueError("data=shards needs data.train=GLOB data.val=GLOB data.vocab_size=NUMBER")
+        if isinstance(tokenizer, BPE):
+            raise ValueError(
+                "data.tokenizer: a BPE learnt here is not the one that made the files; leave it null, or use bytes"
+            )
         if tokenizer is not None and tokenizer.vocab_size > vocab_size:
             raise ValueError(f"data.vocab_size={vocab_size} is smaller than that of data.tokenizer, {tokenizer.vocab_size}")
         self._vocab_size, self.tokenizer = vocab_size, tokenizer

@@ -1,0 +1,130 @@
+"""The loop: what it counts, and when it calls a run diverged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from runs.data.contract import Batch
+from runs.fit import Outcome, Settings, fit
+from runs.schedule import constant
+from tests.lab import VOCAB, tiny_model, tokens
+
+NUMBERS: dict[str, Any] = {
+    "steps": 4,
+    "batch_size": 4,
+    "seq_len": 16,
+    "accumulate": 1,
+    "clip": 1.0,
+    "log_every": 1,
+    "eval_every": 2,
+    "eval_batches": 2,
+    "checkpoint_every": None,
+    "load_balance": 0.01,
+    "router_z": 0.001,
+}
+
+
+class Words:
+    """Random tokens; token t stands for t % 3 + 1 bytes."""
+
+    vocab_size, sha256, chance = VOCAB, "0" * 64, None
+    token_bytes = torch.arange(VOCAB) % 3 + 1
+
+    def check(self, *, seq_len: int) -> None: ...
+
+    def batch(self, *, seed: int, step: int, batch_size: int, seq_len: int) -> Batch:
+        text = tokens(batch_size, seq_len + 1, seed=1000 * seed + step)
+        return Batch(text[:, :-1], text[:, 1:])
+
+    def evaluation(self, *, n_batches: int, batch_size: int, seq_len: int) -> Iterator[Batch]:
+        for step in range(n_batches):
+            yield self.batch(seed=77, step=step, batch_size=batch_size, seq_len=seq_len)
+
+
+class Rows(list[dict[str, Any]]):
+    def log(self, row: dict[str, Any]) -> None:
+        self.append(row)
+
+    def save(self, step: int, seconds: float) -> None:
+        self.append({"split": "save", "step": step})
+
+
+def trained(*overrides: str, lr: float = 1e-3, **changes: Any) -> tuple[torch.nn.Module, Rows, Outcome]:
+    model, rows = tiny_model(*overrides), Rows()
+    outcome = fit(
+        model=model,
+        data=Words(),
+        optimiser=torch.optim.SGD(model.parameters(), lr=lr),
+        schedule=constant(),
+        settings=Settings(**{**NUMBERS, **changes}),
+        keeper=rows,
+        device=torch.device("cpu"),
+        bf16=False,
+        seed=0,
+    )
+    return model, rows, outcome
+
+
+def test_the_logged_loss_is_the_cross_entropy_alone() -> None:
+    expected_model = tiny_model("ffn=moe")
+    batch = Words().batch(seed=0, step=0, batch_size=4, seq_len=16)
+    expected = cross_entropy(expected_model(batch.tokens).flatten(0, 1), batch.targets.flatten()).item()
+    _, rows, _ = trained("ffn=moe", load_balance=5.0, router_z=5.0)
+    assert rows[0]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_bits_per_byte_divide_by_the_bytes_of_the_targets() -> None:
+    model, rows, outcome = trained()
+    nats = n_bytes = 0.0
+    with torch.no_grad():
+        for batch in Words().evaluation(n_batches=2, batch_size=4, seq_len=16):
+            nats += cross_entropy(model(batch.tokens).flatten(0, 1), batch.targets.flatten(), reduction="sum").item()
+            n_bytes += (batch.targets % 3 + 1).sum().item()
+    assert outcome.metrics["bits_per_byte"] == pytest.approx(nats / n_bytes / 0.6931472, rel=1e-5)
+    assert [row["step"] for row in rows if row["split"] == "val"] == [2, 4]
+
+
+def test_rows_come_when_they_are_due_and_count_everything() -> None:
+    _, rows, outcome = trained("ffn=moe", log_every=3, eval_every=4, checkpoint_every=2)
+    assert [row["step"] for row in rows if row["split"] == "train"] == [2, 3, 4]
+    assert [row["step"] for row in rows if row["split"] == "save"] == [2, 4]
+    routing = [row for row in rows if row["split"] == "routing"]
+    assert {row["layer"] for row in routing} == {"layers.0.ffn", "layers.1.ffn"}
+    assert all(sum(row["load"]) == pytest.approx(1, abs=1e-5) for row in routing)
+    assert rows[0]["tokens"] == 2 * 4 * 16
+    assert outcome.status == "done"
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_loss_that_explodes_or_is_no_number_ends_the_run_before_it_is_saved(steps: int) -> None:
+    _, rows, outcome = trained(lr=1e30, clip=None, steps=steps, checkpoint_every=0)
+    assert outcome.status == "diverged"
+    assert outcome.error is not None and "times a uniform guess" in outcome.error
+    assert not [row for row in rows if row["split"] == "save"]
+
+
+def test_self_balancing_routers_get_no_balance_loss() -> None:
+    weights = []
+    for weight in (0.0, 10.0):
+        model, _, _ = trained("ffn=moe", "router=balanced", load_balance=weight, lr=0.1)
+        weights.append(model.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "steps=0: at least 1"),
+        ({"accumulate": 3}, "accumulate=3 does not divide batch_size=4"),
+        ({"clip": 0.0}, "clip=0.0: a norm above 0"),
+        ({"router_z": -1.0}, "router_z=-1.0: at least 0"),
+    ],
+)
+def test_impossible_settings_are_told(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Settings(**{**NUMBERS, **change})
