@@ -61,7 +61,7 @@ def launch(configs: list[dict[str, Any]], *, slots: int, timeout: float | None) 
         peak = measure.peak_flops(torch.device("cpu"), waiting[0]["train"]["precision"])
     running: list[Active] = []
     bar = tqdm(
-        total=left, unit="step", disable=None, bar_format="{desc} {percentage:3.0f}% |{bar:16}| {remaining} left {postfix}"
+        total=left, unit="step", disable=None, bar_format="{desc} {percentage:3.0f}% |{bar:16}| {remaining} left{postfix}"
     )
     try:
         while waiting or running:

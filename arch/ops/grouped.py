@@ -69,6 +69,8 @@ def backward_by(product: Callable[..., Tensor], weight_gradient: Callable[..., T
 
 
 class Loop(torch.autograd.Function):
+    """The loop with the gradients of both factors."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight, counts)
