@@ -2,8 +2,9 @@
 
 from .block import OutputNorm, Parallel, PostNorm, PreNorm, Sandwich
 from .contracts import Block, Cache, ChannelMixer, Cost, Norm, Pattern, Position, Router, Routing, SequenceMixer
+from .decode import generate
 from .ffn import GLU, MLP, Experts, MoE
-from .mixer import Attention
+from .mixer import GRU, LSTM, Attention, Mamba
 from .model import Decoder
 from .norm import DynamicTanh, LayerNorm, RMSNorm
 from .pattern import BlockSparse, Full, SlidingWindow, Strided
@@ -23,6 +24,8 @@ from .score import DotProduct, FullWidthQKNorm, Gaussian, QKNorm, Score, Sink, S
 
 __all__ = [
     "GLU",
+    "GRU",
+    "LSTM",
     "MLP",
     "ALiBi",
     "Attention",
@@ -44,6 +47,7 @@ __all__ = [
     "LayerNorm",
     "Learned",
     "LinearScaling",
+    "Mamba",
     "MoE",
     "NTKScaling",
     "NoisyTopK",
@@ -71,5 +75,6 @@ __all__ = [
     "Switch",
     "TopK",
     "YaRNScaling",
+    "generate",
     "pop_routings",
 ]

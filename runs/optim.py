@@ -17,8 +17,10 @@ from arch.contracts import Position
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """Every weight of two or more axes that is no table (of tokens, places or distances) and not the output head."""
-    tables = {id(p) for m in model.modules() if isinstance(m, (nn.Embedding, Position)) for p in m.parameters()}
+    """Every weight that a matrix product uses, the output head left out: no table (of tokens, places or distances), no
+    convolution, nothing that its module calls ``undecayed``."""
+    tables = {id(p) for m in model.modules() if isinstance(m, (nn.Embedding, Position, nn.Conv1d)) for p in m.parameters()}
+    tables |= {id(getattr(m, name)) for m in model.modules() for name in getattr(m, "undecayed", ())}
     tables |= {id(p) for name, p in model.named_parameters() if name.startswith("lm_head.")}
     return [p for p in model.parameters() if p.dim() >= 2 and id(p) not in tables]
 

@@ -2,5 +2,7 @@
 
 from .attention import Attention
 from .cache import KVCache
+from .mamba import Mamba
+from .rnn import GRU, LSTM
 
-__all__ = ["Attention", "KVCache"]
+__all__ = ["GRU", "LSTM", "Attention", "KVCache", "Mamba"]

@@ -1,0 +1,130 @@
+"""Mamba: a state space model whose step, input and output depend on the token."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..contracts import Cache, Cost, SequenceMixer, documents, parameters_only
+from ..ops.scan import linear_scan
+
+
+class MambaCache(Cache):
+    """The last inputs of the convolution, (b, d_inner, d_conv - 1), and the state, (b, d_inner, d_state)."""
+
+    def __init__(self, *, window: Tensor, state: Tensor) -> None:
+        self.window = window
+        self.state = state
+
+
+class Mamba(SequenceMixer):
+    """Each channel carries d_state numbers that decay and take in the token at a pace that the token itself sets.
+
+    u, z = W_in x;  u = silu(conv(u));  r, B, C = W_x u;  dt = softplus(W_dt r + b_dt);  A = -exp(A_log)
+    h_t = exp(dt_t A) * h_{t-1} + dt_t u_t B_t^T;  y = W_o ((h_t C_t + D * u_t) * silu(z_t))
+
+    Paper: Gu 2023, arXiv:2312.00752 (algorithm 2, section 3.4). Differs: nothing; a document starts from zeros.
+    Cost per token: d_inner * (3 * d_model + 2 * dt_rank + 3 * d_state + d_conv + 3) parameters; as many multiply-adds but for
+    the last 3 (biases and D); d_inner * (d_state + d_conv - 1) numbers of state at any length.
+    Args:   d_model: channels of each token. d_state: numbers of state per inner channel. d_conv: tokens that the convolution
+            sees, its own included. expand: inner channels per channel. dt_rank: channels that set dt; None = d_model / 16,
+            rounded up. dt_min, dt_max: between which dt starts, in tokens.
+    Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
+    """
+
+    undecayed = ("A_log",)  # a rate, not a matrix: optimisers leave it out of weight decay and of orthogonalisation
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        dt_rank: int | None = None,
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+    ) -> None:
+        super().__init__()
+        d_inner = expand * d_model
+        dt_rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
+        self.dt_range = (dt_min, dt_max)
+        self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
+        self.conv1d = nn.Conv1d(d_inner, d_inner, d_conv, groups=d_inner)
+        self.x_proj = nn.Linear(d_inner, dt_rank + 2 * d_state, bias=False)
+        # Not an nn.Linear: how its weight and bias start decides how far the model remembers, and is its own.
+        self.dt_proj = nn.Parameter(torch.empty(d_inner, dt_rank))
+        self.dt_bias = nn.Parameter(torch.empty(d_inner))
+        self.A_log = nn.Parameter(torch.empty(d_inner, d_state))
+        self.D = nn.Parameter(torch.empty(d_inner))
+        self.o_proj = nn.Linear(d_inner, d_model, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """dt starts log-uniform in its range (its bias is softplus' inverse of that), A at -1 ... -d_state."""
+        low, high = (math.log(end) for end in self.dt_range)
+        d_inner, d_state = self.A_log.shape
+        with torch.no_grad():
+            nn.init.uniform_(self.dt_proj, -(self.dt_proj.shape[1] ** -0.5), self.dt_proj.shape[1] ** -0.5)
+            dt = torch.empty_like(self.dt_bias).uniform_(low, high).exp().clamp(min=1e-4)
+            self.dt_bias.copy_(dt + (-torch.expm1(-dt)).log())
+            self.A_log.copy_(torch.arange(1, d_state + 1, device=self.A_log.device).log().expand(d_inner, d_state))
+            nn.init.ones_(self.D)
+
+    def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        assert cache is None or isinstance(cache, MambaCache)
+        before = self._empty(x.shape[0]) if cache is None else cache
+        u, z = self.in_proj(x).chunk(2, dim=-1)  # twice (b, s, d_inner)
+        u, window = self._convolve(u.mT, before.window, None if positions is None else documents(positions))
+        u = F.silu(u.mT)  # (b, s, d_inner)
+        y, state = self._scan(u, before.state, None if positions is None else positions == 0)
+        if cache is not None:
+            cache.window, cache.state = window.clone(), state.clone()  # views would keep the whole text alive
+        return self.o_proj(y.to(z.dtype) * F.silu(z))
+
+    def _convolve(self, u: Tensor, window: Tensor, document: Tensor | None) -> tuple[Tensor, Tensor]:
+        """u: (b, d_inner, s), document: (b, s), from 0 for what goes on -> the convolved u and the next window."""
+        seq, taps = u.shape[2], self.conv1d.weight.shape[2]
+        u = torch.cat((window.to(u.dtype), u), dim=2)  # (b, d_inner, d_conv - 1 + s)
+        if document is None:
+            return self.conv1d(u), u[..., seq:].to(window.dtype)
+        document = F.pad(document, (taps - 1, 0))[:, None]  # what the window still holds belongs to document 0
+        own = document[..., taps - 1 :]
+        y = torch.zeros_like(u[..., :seq])
+        for tap, weight in enumerate(self.conv1d.weight[:, 0, :, None].unbind(1)):
+            y = y + weight * u[..., tap : tap + seq].where(document[..., tap : tap + seq] == own, 0)
+        assert self.conv1d.bias is not None
+        return y + self.conv1d.bias[:, None], u[..., seq:].where(document[..., seq:] == own[..., -1:], 0).to(window.dtype)
+
+    def _scan(self, u: Tensor, state: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor]:
+        """u: (b, s, d_inner), starts: (b, s) -> y and the last state. At least fp32, under autocast too: errors add up."""
+        rank, d_state = self.dt_proj.shape[1], self.A_log.shape[1]
+        by_token = self.x_proj(u).to(state.dtype)
+        with contextlib.nullcontext() if u.is_meta else torch.autocast(u.device.type, enabled=False):
+            u = u.to(state.dtype)
+            for_dt, into, out = by_token.split((rank, d_state, d_state), dim=-1)
+            dt = F.softplus(F.linear(for_dt, self.dt_proj.to(state.dtype), self.dt_bias.to(state.dtype)))
+            decay = dt[..., None] * -self.A_log.to(state.dtype).exp()  # (b, s, d_inner, d_state), a logarithm
+            if starts is not None:
+                decay = decay.masked_fill(starts[..., None, None], -math.inf)
+            h = linear_scan(decay.exp(), (dt * u)[..., None] * into[..., None, :], state)
+            y = (h @ out[..., None])[..., 0] + self.D.to(state.dtype) * u
+        return y, h[:, -1]
+
+    def init_cache(self, batch: int, max_seq: int) -> Cache:
+        return self._empty(batch)
+
+    def _empty(self, batch: int) -> MambaCache:
+        channels, _, taps = self.conv1d.weight.shape
+        state = self.A_log.new_zeros(batch, *self.A_log.shape, dtype=torch.promote_types(self.A_log.dtype, torch.float32))
+        return MambaCache(window=self.A_log.new_zeros(batch, channels, taps - 1), state=state)
+
+    def cost(self, seq: int) -> Cost:
+        parts = (self.in_proj.weight, self.conv1d.weight, self.x_proj.weight, self.dt_proj, self.o_proj.weight, self.A_log)
+        empty = self._empty(1)  # A_log has as many numbers as one token reads from the state
+        state = sum(part.numel() * part.element_size() for part in (empty.window, empty.state))
+        return parameters_only(self) + Cost(flops=2 * sum(part.numel() for part in parts), state_bytes=state)

@@ -1,0 +1,126 @@
+"""Gated recurrent networks: the mixers that attention replaced."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..contracts import Cache, Cost, SequenceMixer, parameters_only
+
+State = tuple[Tensor, ...]  # each (b, m)
+
+
+class RNNCache(Cache):
+    """The state after the last token: one tensor (b, m) or more, the same size at every length."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+
+class GatedRNN(SequenceMixer):
+    """What GRU and LSTM share: a state that is carried from token to token and set to zero where a document starts.
+
+    Without positions torch's fused kernel runs the whole text; with them a loop over time, since that kernel cannot reset.
+
+    Args:   rnn: torch's layer, whose first state is what comes out. n_states: tensors that it carries.
+    """
+
+    def __init__(self, *, rnn: nn.RNNBase, n_states: int) -> None:
+        super().__init__()
+        self.rnn = rnn
+        self.n_states = n_states
+
+    def step(self, from_x: Tensor, from_h: Tensor, state: State) -> State:
+        """The gates' two halves (b, gates * m), in torch's order, and the state before -> the state after."""
+        raise NotImplementedError
+
+    def fused(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """x: (b, s, m) -> the outputs (b, s, m) and the last state."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        assert cache is None or isinstance(cache, RNNCache)
+        state = self._zeros(x.shape[0]) if cache is None else cache.state
+        # Compiled, the loop would be unrolled: a text of a thousand tokens would take hours.
+        loop = torch.compiler.disable(self._loop) if torch.compiler.is_compiling() else self._loop
+        y, state = self.fused(x, state) if positions is None else loop(x, state, positions == 0)
+        if cache is not None:
+            cache.state = state
+        return y
+
+    def _loop(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        w, u, w_bias, u_bias = self.rnn.all_weights[0]
+        from_x = F.linear(x, w, w_bias)  # (b, s, gates * m): the half that needs no state
+        outputs = []
+        for gates, start in zip(from_x.unbind(1), starts[..., None].unbind(1), strict=True):
+            state = tuple(part.masked_fill(start, 0) for part in state)
+            state = self.step(gates, F.linear(state[0], u, u_bias), state)
+            outputs.append(state[0])
+        return torch.stack(outputs, dim=1), state
+
+    def init_cache(self, batch: int, max_seq: int) -> Cache:
+        return RNNCache(self._zeros(batch))
+
+    def _zeros(self, batch: int) -> State:
+        zeros = self.rnn.all_weights[0][0].new_zeros(batch, self.rnn.hidden_size)
+        return (zeros,) * self.n_states
+
+    def cost(self, seq: int) -> Cost:
+        weights = self.rnn.all_weights[0][:2]
+        state = self.n_states * self.rnn.hidden_size * weights[0].element_size()
+        return parameters_only(self) + Cost(flops=2 * sum(w.numel() for w in weights), state_bytes=state)
+
+
+class GRU(GatedRNN):
+    """Each channel of the state moves towards a candidate as far as its update gate lets it.
+
+    r, z = sigmoid(W_r x + U_r h + b), sigmoid(W_z x + U_z h + b);  n = tanh(W_n x + c + r * (U_n h + d))
+    h = (1 - z) * n + z * h,  y = h
+
+    Paper: Cho 2014, arXiv:1406.1078 (section 2.3). Differs: r scales U_n h after the product, where the fused kernels have
+    it; two biases per gate. Names and order are nn.GRU's: rnn.weight_ih_l0 is W_r, W_z, W_n stacked, rnn.weight_hh_l0 U.
+    Cost per token: 6 * d_model^2 + 6 * d_model parameters, 6 * d_model^2 multiply-adds, d_model numbers of state at any length.
+    Args:   d_model: channels of each token and of the state; the state itself is the output, without a projection.
+    Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
+    """
+
+    def __init__(self, *, d_model: int) -> None:
+        super().__init__(rnn=nn.GRU(d_model, d_model, batch_first=True), n_states=1)
+
+    def fused(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        y, h = self.rnn(x, state[0][None])
+        return y, (h[0],)
+
+    def step(self, from_x: Tensor, from_h: Tensor, state: State) -> State:
+        (xr, xz, xn), (hr, hz, hn) = from_x.chunk(3, dim=-1), from_h.chunk(3, dim=-1)
+        r, z = (xr + hr).sigmoid(), (xz + hz).sigmoid()
+        n = (xn + r * hn).tanh()
+        return (n + z * (state[0] - n),)
+
+
+class LSTM(GatedRNN):
+    """Each channel has a cell that gates fill, empty and show: what it holds fades by the forget gate alone.
+
+    i, f, o = sigmoid(W x + U h + b) each;  g = tanh(W_g x + U_g h + b)
+    c = f * c + i * g;  h = o * tanh(c),  y = h
+
+    Paper: Hochreiter 1997, doi:10.1162/neco.1997.9.8.1735. Differs: the forget gate of Gers 2000, one cell per block, two
+    biases per gate. Names and order are nn.LSTM's: rnn.weight_ih_l0 is W_i, W_f, W_g, W_o stacked, rnn.weight_hh_l0 U.
+    Cost per token: 8 * d_model^2 + 8 * d_model parameters, 8 * d_model^2 multiply-adds, 2 * d_model numbers of state.
+    Args:   d_model: channels of each token and of both states; the state h is the output, without a projection.
+    Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
+    """
+
+    def __init__(self, *, d_model: int) -> None:
+        super().__init__(rnn=nn.LSTM(d_model, d_model, batch_first=True), n_states=2)
+
+    def fused(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        h, c = state
+        y, (h, c) = self.rnn(x, (h[None], c[None]))
+        return y, (h[0], c[0])
+
+    def step(self, from_x: Tensor, from_h: Tensor, state: State) -> State:
+        i, f, g, o = (from_x + from_h).chunk(4, dim=-1)
+        c = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
