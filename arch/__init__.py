@@ -4,6 +4,7 @@ from .block import OutputNorm, Parallel, PostNorm, PreNorm, Sandwich
 from .contracts import Block, Cache, ChannelMixer, Cost, Norm, Pattern, Position, Router, Routing, SequenceMixer
 from .decode import generate
 from .ffn import GLU, MLP, Experts, MoE
+from .losses import load_balance_loss, router_z_loss
 from .mixer import GRU, LSTM, Attention, Mamba
 from .model import Decoder
 from .norm import DynamicTanh, LayerNorm, RMSNorm
@@ -76,5 +77,7 @@ __all__ = [
     "TopK",
     "YaRNScaling",
     "generate",
+    "load_balance_loss",
     "pop_routings",
+    "router_z_loss",
 ]

@@ -4,6 +4,8 @@ Letters: b batch, s seq, t tokens (b * s flattened), m d_model, h heads, g kv he
 
 ``positions`` is (batch, seq) integers; None means 0..seq-1; a 0 starts a new document. It is the only mask that callers pass:
 what attention may see, where a recurrence resets and what counts as padding all follow from it.
+
+A block that owns nn.Parameters itself draws them in ``reset_parameters()``: initial weights are drawn anew, per name and seed.
 """
 
 from __future__ import annotations

@@ -25,8 +25,9 @@ def initialise(model: nn.Module, *, seed: int, n_layers: int) -> None:
     serves every width; and at d_model = 96 embeddings of 0.02 drown in what the first layer adds, which costs 0.5 bits
     per byte after 200 steps.
     Args:   seed: of the run. n_layers: depth of the residual stream.
-    Raises: ValueError: a module owns weights and cannot draw them: all seeds would start from the same numbers.
+    Raises: ValueError: a module owns weights and has no reset_parameters().
     """
+    refuse_undrawable(model)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for name, module in model.named_modules():
             torch.manual_seed(stream(seed, name))
@@ -38,13 +39,16 @@ def initialise(model: nn.Module, *, seed: int, n_layers: int) -> None:
                 nn.init.normal_(module.weight, std=1 / math.sqrt(module.embedding_dim))
             elif callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
-            elif list(module.parameters(recurse=False)):
-                raise ValueError(
-                    f"{type(module).__name__} ({name}) owns weights but has no reset_parameters() to draw them anew"
-                )
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1 and any(output in name.split(".") for output in RESIDUAL_OUTPUTS):
                 parameter.div_(math.sqrt(2 * n_layers))
+
+
+def refuse_undrawable(model: nn.Module) -> None:
+    """Raises ValueError where a module owns weights and cannot draw them: all seeds would start from the same numbers."""
+    for name, module in model.named_modules():
+        if list(module.parameters(recurse=False)) and not callable(getattr(module, "reset_parameters", None)):
+            raise ValueError(f"{type(module).__name__} ({name}) owns weights but has no reset_parameters() to draw them anew")
 
 
 def stream(seed: int, *names: object) -> int:

@@ -98,7 +98,7 @@ def locate(target: str, path: str) -> Callable[..., Any]:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A closing remark: the known word that was probably meant, or all of them."""
-    known = sorted(known)
+    known = sorted(set(known) - {word})
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
 

@@ -18,7 +18,9 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from arch import Attention, Full
 from arch.contracts import Block
+from arch.init import refuse_undrawable
 from arch.model import Decoder
 
 from . import checkpoint, measure, record
@@ -148,12 +150,26 @@ def check(config: dict[str, Any]) -> Decoder:
             model = build_model(config, data.vocab_size)
             build(config["optim"], "optim", model=model)
             model(torch.zeros(1, settings.seq_len, dtype=torch.long))
+        refuse_undrawable(model)
     except (TypeError, RuntimeError, IndexError) as error:
         raise ConfigError(f"this model cannot be built: {one_line(error)}") from error
+    refuse_idle_patterns(model, settings.seq_len)
     told, built = model.cost(settings.seq_len).params, sum(p.numel() for p in model.parameters())
     if told != built:
         raise ConfigError(f"a block's cost() is wrong: the parts tell {told:,} parameters, the model has {built:,}")
     return model
+
+
+def refuse_idle_patterns(model: Decoder, seq: int) -> None:
+    """A sparse pattern that hides nothing at this length would be full attention under another name."""
+    for module in model.modules():
+        if isinstance(module, Attention) and not isinstance(module.pattern, Full):
+            pairs = module.pattern.pairs(seq)
+            if pairs == Full(causal=module.causal).pairs(seq):
+                kind = type(module.pattern).__name__
+                raise ConfigError(
+                    f"pattern: {kind} hides none of the {pairs:,} pairs of {seq} tokens; take a smaller window or a longer text"
+                )
 
 
 def refuse_other_data(config: dict[str, Any], data: Data) -> None:
@@ -234,9 +250,9 @@ def earlier(path: Path) -> list[dict[str, Any]]:
 
 
 def usual_rate(metrics: record.Metrics) -> float | None:
-    """The median tokens/s of all windows but the first, in which kernels are compiled and caches filled."""
+    """The median tokens/s of all windows but the first, which compiles and warms up; None if it is alone."""
     rates = [row["tokens_per_s"] for row in metrics.rows() if row["split"] == "train"]
-    return statistics.median(rates[1:] or rates) if rates else None
+    return statistics.median(rates[1:]) if len(rates) > 1 else None
 
 
 def one_line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -29,6 +30,7 @@ class Active:
     """A run under way, and how far it was when last looked at."""
 
     config: dict[str, Any]
+    name: str
     process: BaseProcess
     since: float
     step: int = 0
@@ -37,10 +39,6 @@ class Active:
     @property
     def path(self) -> Path:
         return record.folder(self.config)
-
-    @property
-    def name(self) -> str:
-        return f"{record.arm_name(self.config)} seed {self.config['seed']}"
 
 
 def launch(configs: list[dict[str, Any]], *, slots: int, timeout: float | None) -> list[str]:
@@ -59,6 +57,7 @@ def launch(configs: list[dict[str, Any]], *, slots: int, timeout: float | None) 
     if waiting and waiting[0]["train"]["device"] == "cpu":  # measured once, so that the arms' MFU share a denominator
         torch.set_num_threads(threads)
         peak = measure.peak_flops(torch.device("cpu"), waiting[0]["train"]["precision"])
+    names = {record.folder(config): name for config, name in zip(configs, short_names(configs), strict=True)}
     running: list[Active] = []
     bar = tqdm(
         total=left, unit="step", disable=None, bar_format="{desc} {percentage:3.0f}% |{bar:16}| {remaining} left{postfix}"
@@ -69,7 +68,7 @@ def launch(configs: list[dict[str, Any]], *, slots: int, timeout: float | None) 
                 config = waiting.popleft()
                 process = context.Process(target=_child, args=(config, threads, peak))
                 process.start()
-                running.append(Active(config, process, time.monotonic()))
+                running.append(Active(config, names[record.folder(config)], process, time.monotonic()))
             wait([active.process.sentinel for active in running], timeout=POLL)
             for active in list(running):
                 bar.update(_look(active))
@@ -88,6 +87,16 @@ def launch(configs: list[dict[str, Any]], *, slots: int, timeout: float | None) 
             active.process.terminate()
         bar.close()
     return [status_of(config) for config in configs]
+
+
+def short_names(configs: list[dict[str, Any]]) -> list[str]:
+    """Of each run: the arm's given name, else the choices that vary in this sweep, and the seed."""
+    groups = list(configs[0]["choices"])
+    varying = [group for group in groups if len({config["choices"].get(group) for config in configs}) > 1]
+    told = [", ".join(str(config["choices"].get(group)) for group in varying) for config in configs]
+    return [
+        f"{c['study']['arm'] or what or record.arm_name(c)} seed {c['seed']}" for c, what in zip(configs, told, strict=True)
+    ]
 
 
 def status_of(config: dict[str, Any]) -> str:
@@ -158,7 +167,8 @@ def _ending(active: Active, timeout: float | None) -> str:
     except (record.RecordError, OSError) as error:
         return f"{active.name}: {error}"
     value = summary["metrics"].get("val_bits_per_byte")
-    what = f"{value:.3f} bits/byte" if value is not None else f"loss {summary['metrics'].get('val_loss')}"
+    loss, accuracy = (summary["metrics"].get(key) or math.nan for key in ("val_loss", "val_accuracy"))
+    what = f"{value:.3f} bits/byte" if value is not None else f"loss {loss:.3f}, accuracy {accuracy:.3f}"
     return f"{active.name}: {summary['status']}, {what if summary['status'] == 'done' else summary['error']} ({seconds:.0f} s)"
 
 

@@ -187,8 +187,8 @@ def test_a_point_that_is_asked_twice_runs_once_and_a_hung_one_is_ended(text: Pat
 
 
 def test_a_studys_arms_and_seeds_unfold_and_one_that_does_not_compose_is_refused(text: Path, tmp_path: Path) -> None:
-    arms = "{baseline: [], gqa: [mixer=gqa], typo: [mixer=gqaa], moe + sparse: [ffn=moe, mixer=sparse]}"
-    rest = "name: default, arm: null, baseline: baseline, seeds: [0, 1], slots: 2, timeout: null"
+    arms = "{baseline: [], gqa: [mixer=gqa], typo: [mixer=gqaa], moe + sparse: [ffn=moe, mixer=sparse, pattern.window=8]}"
+    rest = "baseline: baseline, seeds: [0, 1], slots: 2"
     (tmp_path / "conf" / "study").mkdir(parents=True)
     (tmp_path / "conf" / "study" / "mine.yaml").write_text(f"{{arms: {arms}, {rest}}}\n")
     done = train(text, tmp_path, "-m", "study=mine", f"hydra.searchpath=[file://{tmp_path / 'conf'}]", "train.steps=2")
@@ -213,6 +213,7 @@ BAD = {
     "kv heads": (["mixer=gqa", "size.n_kv_heads=3"], "n_kv_heads"),
     "top_k": (["ffn=moe", "size.top_k=16"], "top_k"),
     "window 0": (["mixer=sparse", "pattern.window=0"], "window"),
+    "idle window": (["mixer=sparse", "pattern.window=32"], "pattern: SlidingWindow hides none of the 528 pairs of 32 tokens"),
     "steps 0": (["train.steps=0"], "steps=0: at least 1"),
     "unused router": (["router=switch"], "router=switch: no part of this run uses a router"),
     "foreign target": (["norm._target_=os.system"], "norm._target_=os.system: only arch"),
