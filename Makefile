@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 		|| { echo "Python 3.10 to 3.13 is needed, $$($(BIN)/python -V) is here: make PYTHON=python3.12"; exit 1; }
 	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt torch
 	@$(BIN)/python -m pip freeze 2>/dev/null | grep '^torch==' > $(VENV)/torch.txt; grep -v '^torch==' constraints.txt | cat - $(VENV)/torch.txt > $(VENV)/pins.txt
-	$(BIN)/python -m pip install -q -c $(VENV)/pins.txt -e '.[lab,text,dev]'
+	$(BIN)/python -m pip install -q -c $(VENV)/pins.txt -e '.[lab,text,peers,dev]'
 	@touch $@
 
 demo: $(READY)  ## the five axes compared on real text, in minutes, with a report at the end

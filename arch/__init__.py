@@ -1,12 +1,23 @@
 """Blocks to build language models from, and the models built from them: torch and einops alone, reusable one by one."""
 
-from .block import OutputNorm, Parallel, PostNorm, PreNorm, Sandwich
+from .block import OutputNorm, Parallel, Plain, PostNorm, PreNorm, Sandwich
 from .contracts import Block, Cache, ChannelMixer, Cost, Norm, Pattern, Position, Router, Routing, SequenceMixer
 from .decode import generate
 from .ffn import GLU, MLP, Experts, MoE
 from .losses import load_balance_loss, router_z_loss
-from .mixer import GRU, LSTM, Attention, Mamba
-from .model import Decoder
+from .mixer import (
+    GRU,
+    LSTM,
+    MLA,
+    Attention,
+    CrossAttention,
+    GatedDeltaNet,
+    GatedLinearAttention,
+    Mamba,
+    Mamba2,
+    NativeSparse,
+)
+from .model import Decoder, Embedding, Encoder, EncoderDecoder, MaskedLMHead, Pooler
 from .norm import DynamicTanh, LayerNorm, RMSNorm
 from .pattern import BlockSparse, Full, SlidingWindow, Strided
 from .position import (
@@ -27,6 +38,7 @@ __all__ = [
     "GLU",
     "GRU",
     "LSTM",
+    "MLA",
     "MLP",
     "ALiBi",
     "Attention",
@@ -36,26 +48,37 @@ __all__ = [
     "Cache",
     "ChannelMixer",
     "Cost",
+    "CrossAttention",
     "Decoder",
     "DotProduct",
     "DynamicTanh",
+    "Embedding",
+    "Encoder",
+    "EncoderDecoder",
     "ExpertChoice",
     "Experts",
     "Full",
     "FullWidthQKNorm",
+    "GatedDeltaNet",
+    "GatedLinearAttention",
     "Gaussian",
     "Hash",
     "LayerNorm",
     "Learned",
     "LinearScaling",
     "Mamba",
+    "Mamba2",
+    "MaskedLMHead",
     "MoE",
     "NTKScaling",
+    "NativeSparse",
     "NoisyTopK",
     "Norm",
     "OutputNorm",
     "Parallel",
     "Pattern",
+    "Plain",
+    "Pooler",
     "Position",
     "PostNorm",
     "PreNorm",

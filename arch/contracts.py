@@ -110,6 +110,8 @@ class Router(nn.Module):
 class Position(nn.Module):
     """How a place is told. Three ways in, each an identity unless the kind uses it."""
 
+    longest: int | None = None  # the longest text, in tokens, that it has places for; None = any
+
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
         """x: (batch, seq, d_model), positions: (batch or 1, seq) -> x with its place added."""
         return x

@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from .model import Decoder, DecoderCache
-from .position import Learned
+from .contracts import Position
+from .model import Decoder, StackCache
+from .model.encoder_decoder import Reading
 
 HIDDEN = float("-inf")  # the logit of a token that is never drawn
 
@@ -72,7 +73,7 @@ def repetition_penalty(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 
 @torch.no_grad()
 def generate(
-    model: Decoder,
+    model: Decoder | Reading,
     prompts: Sequence[Sequence[int]],
     *,
     max_tokens: int,
@@ -90,9 +91,10 @@ def generate(
     token ~ softmax(top_p(top_k(repetition_penalty(logits) / temperature)))
 
     Cost per token: one step of the model with its cache (without: a forward pass over the whole text, the plain twin).
-    Args:   prompts: tokens, of any lengths. max_tokens: new tokens a row at most. temperature: 0 = greedy, the likeliest
-            each time. top_k, top_p: None = all tokens. stop: tokens that end their row; they are its last. generator: on the
-            model's device. on_token: called with row and token as soon as it is drawn. cache: whether to keep a state.
+    Args:   model: a decoder, or what EncoderDecoder.reading gives, with a row of source per prompt. prompts: tokens, of any
+            lengths. max_tokens: new tokens a row at most. temperature: 0 = greedy, the likeliest each time. top_k, top_p:
+            None = all tokens. stop: tokens that end their row; they are its last. generator: on the model's device.
+            on_token: called with row and token as soon as it is drawn. cache: whether to keep a state.
     Raises: ValueError: a model that is not causal; an empty prompt, or a token outside the vocabulary; a text longer than the
             table of places; a setting out of range.
     """
@@ -107,7 +109,7 @@ def generate(
     watched = bool(stop) or on_token is not None  # else the device never waits for the host
     open_rows, drawn = set(range(len(rows))), []
     with _evaluating(model):
-        state: DecoderCache | None = model.init_cache(len(rows), text.shape[1] + max_tokens - 1) if cache else None
+        state: StackCache | None = model.init_cache(len(rows), text.shape[1] + max_tokens - 1) if cache else None
         for _ in range(max_tokens):
             logits = model(text, positions=places, cache=state)[:, -1]
             token = pick(logits, seen)  # (b, 1)
@@ -157,10 +159,10 @@ def _picker(
     return pick
 
 
-def _check(model: Decoder, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
+def _check(model: Decoder | Reading, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
     """Everything that can be refused before the model runs."""
     if not model.causal:
-        looking = {type(m).__name__ for m in model.layers.modules() if not getattr(m, "causal", True)}
+        looking = {type(m).__name__ for m in model.modules() if not getattr(m, "causal", True) and m is not model}
         raise ValueError(
             f"this model looks at later tokens ({', '.join(sorted(looking))}), so it cannot write a text; take a causal one"
         )
@@ -175,7 +177,8 @@ def _check(model: Decoder, prompts: Sequence[Sequence[int]], max_tokens: int) ->
                 raise ValueError(f"prompt {row} holds token {token}: the vocabulary has 0 to {vocab_size - 1}")
     longest = max(map(len, prompts), default=0)
     for module in model.modules():
-        if isinstance(module, Learned) and longest + max_tokens - 1 > (most := module.table.num_embeddings):
+        most = module.longest if isinstance(module, Position) else None
+        if most is not None and longest + max_tokens - 1 > most:
             room = f"max_tokens={most + 1 - longest} would do" if longest <= most else f"a prompt has {most} tokens at most"
             text = f"{longest} + {max_tokens} tokens (prompt and new)"
             raise ValueError(f"{text} do not fit into the position table: max_seq is {most}; {room}")

@@ -19,13 +19,12 @@ from torch import nn
 
 from arch.contracts import Block
 from arch.init import initialise
-from arch.model import Decoder
 
-PACKAGES = ("arch", "runs.data", "runs.tokenizer", "runs.optim", "runs.schedule", "torch.nn", "torch.optim")
+from .errors import ConfigError
+from .stack import parse, tiled
 
-
-class ConfigError(ValueError):
-    """A config that cannot become a run: one line that names the key, the value and what would be right."""
+OURS = ("data", "tokenizer", "objective", "finetune", "optim", "schedule")
+PACKAGES = ("arch", *(f"runs.{package}" for package in OURS), "torch.nn", "torch.optim")
 
 
 def build(node: Any, path: str, **given: Any) -> Any:
@@ -42,12 +41,27 @@ def build(node: Any, path: str, **given: Any) -> Any:
     return call(locate(node["_target_"], path), kwargs, path, **given)
 
 
-def build_model(config: dict[str, Any], vocab_size: int) -> Decoder:
-    """The model of a resolved config: its block is built once per layer, so that no two layers share a module."""
-    layers: list[Block] = [build(config["block"], "block") for _ in range(config["size"]["n_layers"])]
-    model: Decoder = build(config["model"], "model", vocab_size=vocab_size, layers=layers)
+def build_model(config: dict[str, Any], vocab_size: int) -> nn.Module:
+    """The model of a resolved config: each layer's blocks are built anew, so that no two layers share a module.
+
+    Where the config leaves a vocab_size open it is the given one, that of the data.
+    """
+    n_layers = config["size"]["n_layers"]
+
+    def layers(line: str | None) -> list[Block]:
+        names = [None] * n_layers if line is None else tiled(parse(line), n_layers)
+        return [build(config["block"] if name is None else config["layers"][name], "block") for name in names]
+
+    def filled(node: Any) -> Any:
+        if not isinstance(node, dict):
+            return node
+        open_size = {"vocab_size": vocab_size} if node.get("vocab_size", 0) is None else {}
+        own = {"layers": layers(node["layers"])} if "layers" in node else {}
+        return {key: filled(value) for key, value in node.items()} | open_size | own
+
+    model: nn.Module = build(filled(config["model"]), "model")
     if next(model.parameters()).device.type != "meta":
-        initialise(model, seed=config["seed"], n_layers=len(layers))
+        initialise(model, seed=config["seed"], n_layers=n_layers)
     return model
 
 

@@ -1,10 +1,14 @@
-"""Weights and optimiser state in one safetensors file: written whole or not at all, checked when read, never unpickled."""
+"""Weights and optimiser state in one safetensors file: written whole or not at all, checked when read, never unpickled.
+
+The model's weights are named ``model.*``, those of the objective's heads ``heads.*``.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +21,17 @@ from .optim import parts
 from .record import RecordError
 
 
-def save(path: Path, *, model: nn.Module, optimiser: Any, step: int, seconds: float) -> None:
+def kept(task: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint holds of a task: each tensor under its first name only, and no frozen parameter."""
+    first = dict(task.named_parameters())
+    every = task.named_parameters(remove_duplicate=False)  # a shared table has several names
+    left_out = {name for name, parameter in every if name not in first or not parameter.requires_grad}
+    return {name: tensor for name, tensor in task.state_dict().items() if name not in left_out}
+
+
+def save(path: Path, *, task: nn.Module, optimiser: Any, step: int, seconds: float) -> None:
     """step, seconds: how many steps were taken, and how long they took."""
-    tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
-    tensors |= _optimiser_state(optimiser)
+    tensors = kept(task) | _optimiser_state(optimiser)
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     facts = {"step": step, "seconds": seconds, "checksum": _checksum(tensors)}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +47,7 @@ def save(path: Path, *, model: nn.Module, optimiser: Any, step: int, seconds: fl
         scratch.unlink(missing_ok=True)
 
 
-def load(path: Path, *, model: nn.Module, optimiser: Any = None) -> tuple[int, float]:
+def load(path: Path, *, task: nn.Module, optimiser: Any = None) -> tuple[int, float]:
     """Put a checkpoint back, in place; (step, seconds). Raises RecordError where the file is damaged or of another model."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -46,16 +57,23 @@ def load(path: Path, *, model: nn.Module, optimiser: Any = None) -> tuple[int, f
         raise RecordError(f"{path}: not a whole checkpoint ({error}); delete it and the run starts anew") from None
     if facts["checksum"] != _checksum(tensors):
         raise RecordError(f"{path}: its bytes do not match their checksum; delete it and the run starts anew")
-    weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise RecordError(
-            f"{path}: of another model ({str(error).splitlines()[-1].strip()}); delete it to start anew"
-        ) from None
+    weights = {name: t for name, t in tensors.items() if not name.startswith("optimiser.")}
+    if difference := misfit(weights, kept(task)):
+        raise RecordError(f"{path}: of another model ({difference}); delete it to start anew")
+    task.load_state_dict(weights, strict=False)
     if optimiser is not None:
         _restore_optimiser(optimiser, tensors)
     return facts["step"], facts["seconds"]
+
+
+def misfit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    """The first difference between two sets of weights in names or shapes, in words; None = they fit."""
+    for name in sorted(given.keys() | wanted.keys()):
+        if name not in given or name not in wanted:
+            return f"{name} is {'missing' if name not in given else 'not wanted'}"
+        if given[name].shape != wanted[name].shape:
+            return f"{name} is {tuple(given[name].shape)}, {tuple(wanted[name].shape)} is wanted"
+    return None
 
 
 def _optimiser_state(optimiser: Any) -> dict[str, Tensor]:

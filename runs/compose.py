@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -13,11 +15,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .build import ConfigError, call, nearest
+from . import weights
+from .build import call, nearest
 from .device import pick_device, pick_precision
+from .errors import ConfigError
 from .explain import explain, top_level_keys
+from .inherit import inherit, inherited_choices
+from .stack import parse
 
-OPTIONAL = ("mixer", "pattern", "position", "score", "ffn", "router", "norm", "tokenizer")  # groups that a run may leave unused
+OPTIONAL = ("mixer", "pattern", "position", "score", "ffn", "router", "norm", "cross", "tokenizer", "stack")  # may stay unused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +68,8 @@ def two_thirds(width: int) -> int:
 
 
 OmegaConf.register_new_resolver("quotient", quotient, replace=True)
+OmegaConf.register_new_resolver("sqrt", math.sqrt, replace=True)
+OmegaConf.register_new_resolver("plus", lambda a, b: a + b, replace=True)
 OmegaConf.register_new_resolver("two_thirds", two_thirds, replace=True)
 
 
@@ -81,8 +89,7 @@ def configs(config: DictConfig, refuse: Callable[[ConfigError], None]) -> list[d
     for seed in seeds:
         arms: dict[Any, list[str]] = dict(study.arms) if study.arms else {study.arm: []}
         for arm, changes in arms.items():
-            keys = {"seed", *map(key_of, changes)}
-            point = [*(o for o in overrides if key_of(o) not in keys), f"seed={seed}", *changes]
+            point = changed(overrides, [f"seed={seed}", *changes])
             try:
                 composed = hydra.compose("config", overrides=point, return_hydra_config=True)
                 composed.study.arm = arm
@@ -96,26 +103,87 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").split("=")[0]
 
 
+def changed(overrides: Sequence[str], changes: Sequence[str]) -> list[str]:
+    """The overrides with some of them replaced: no key is given twice."""
+    keys = set(map(key_of, changes))
+    return [*(o for o in overrides if key_of(o) not in keys), *map(quoted, changes)]
+
+
+def quoted(override: str) -> str:
+    """Stacks are full of commas, which Hydra would take for a list of choices."""
+    key, _, value = override.partition("=")
+    return f'{key}="{value}"' if key == "stack" and value[:1] not in ("'", '"', "") and value != "null" else override
+
+
 def resolve(config: DictConfig, choices: Any, overrides: Sequence[str]) -> dict[str, Any]:
     """The plain dict that a run is built from and recorded with."""
+    refuse_unknown(OmegaConf.to_container(config, resolve=False))
+    if config.weights is not None:
+        config, choices, overrides = of_published(config, overrides)
     raw: Any = OmegaConf.to_container(config, resolve=False)
-    refuse_unknown(raw)
-    refuse_unused(raw, overrides)
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     own.study.arms = own.study.seeds = None  # this run's own arm and seed are told
     for key in ("out", "study.name"):
         if not isinstance(OmegaConf.select(own, key), str):
             raise ConfigError(f"{key}={OmegaConf.select(own, key)}: text is expected")
-    try:
-        resolved: Any = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0].split("while resolving interpolation: ")[-1]
-        raise ConfigError(f"{error.full_key}: {reason}") from None
+    start = None if own.run is None else inherit(own, overrides)
+    resolved = _resolved(own)
+    parts = [Part(raw, overrides, ("model", "data"))]
+    if start is not None:  # its layers come with the model
+        parts.append(Part(raw, overrides, ("block",)))
+    layers: dict[str, Any] = {}
+    for name in names(resolved["model"]) if start is None else ():
+        if name is None:
+            parts.append(Part(raw, overrides, ("block",)))
+            continue
+        point = changed(overrides, (raw["layers"] or {}).get(name, [f"mixer={name}"]))
+        try:
+            layer = hydra.compose("config", overrides=point)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(f"layer {name}: {explain(error)}") from None
+        parts.append(Part(OmegaConf.to_container(layer, resolve=False), point, ("block",)))
+        layers[name] = _resolved(layer)["block"]
+    refuse_unused(parts, overrides)
     train = resolved["train"]
     device = pick_device(train["device"])  # what auto stands for is part of what the run computes
     train["device"], train["precision"] = str(device), pick_precision(train["precision"], device)
     groups = {str(key): value for key, value in choices.items() if not str(key).startswith("hydra")}
-    return {**resolved, "choices": groups}
+    if resolved["stack"] is not None:
+        groups["mixer"] = resolved["stack"]
+    if start is not None:
+        groups, layers = inherited_choices(groups, start["choices"]), start["layers"]
+    return {**resolved, "layers": layers, "choices": groups}
+
+
+def of_published(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, Any, list[str]]:
+    """The config composed anew for the model of the weights that it names, with the choices and the words that did it."""
+    for override in overrides:
+        if key_of(override) in ("model", "size"):
+            raise ConfigError(f"{override}: weights={config.weights} says which model they belong to; leave it out")
+    words = changed(weights.overrides(weights.read_config(Path(config.weights))), overrides)
+    composed = hydra.compose("config", overrides=words, return_hydra_config=True)
+    composed.study.arm = config.study.arm
+    return composed, composed.hydra.runtime.choices, words
+
+
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    try:
+        content: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0].split("while resolving interpolation: ")[-1]
+        raise ConfigError(f"{error.full_key}: {reason}") from None
+    return {str(key): value for key, value in content.items()}
+
+
+def names(model: Any) -> list[str | None]:
+    """The layers that the stacks of a model are made of, each once; None stands for the block."""
+    found: list[str | None] = []
+    for key, node in model.items() if isinstance(model, dict) else ():
+        if key != "layers":
+            found += names(node)
+        else:
+            found += [None] if node is None else [name for layer in parse(node) for name in layer]
+    return list(dict.fromkeys(found))
 
 
 def refuse_unknown(raw: dict[str, Any]) -> None:
@@ -126,17 +194,31 @@ def refuse_unknown(raw: dict[str, Any]) -> None:
             raise ConfigError(f"{key}: unknown key; {nearest(key, known)}")
 
 
-def refuse_unused(raw: dict[str, Any], overrides: Sequence[str]) -> None:
+@dataclass(frozen=True)
+class Part:
+    """A composed config, the overrides that it was composed from, and which of its nodes the run is built from."""
+
+    raw: Any
+    overrides: Sequence[str]
+    roots: Sequence[str]
+
+
+def refuse_unused(parts: Sequence[Part], overrides: Sequence[str]) -> None:
     """A block that was asked for and that no part of the model refers to is an error, not silence."""
-    used = references(raw, ("block", "model", "data"))
     for override in overrides:
         group = key_of(override).split(".", maxsplit=1)[0]
-        if group not in OPTIONAL or not isinstance(raw.get(group), dict):
+        nodes = [(part.raw.get(group), part) for part in parts if override in part.overrides]
+        if group not in OPTIONAL or all(node is None for node, _ in nodes):
             continue
-        slots = [group] if "_target_" in raw[group] else [f"{group}.{slot}" for slot, node in raw[group].items() if node]
-        for slot in slots:
-            if not any(path == slot or path.startswith(f"{slot}.") for path in used):
+        found = set().union(*(references(part.raw, part.roots) for _, part in nodes))
+        for slot in {slot for node, _ in nodes for slot in slots(group, node)}:
+            if not any(path == slot or path.startswith(f"{slot}.") for path in found):
                 raise ConfigError(f"{override}: no part of this run uses a {group}; leave it out, or choose what does use it")
+
+
+def slots(group: str, node: Any) -> list[str]:
+    """What a config group offers to blocks: itself, or the parts that it has for different places."""
+    return [group] if not isinstance(node, dict) or "_target_" in node else [f"{group}.{key}" for key in node if node[key]]
 
 
 def references(raw: dict[str, Any], roots: Sequence[str]) -> set[str]:

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from .build import ConfigError
+from .errors import ConfigError
 
 
 def pick_device(name: object) -> torch.device:

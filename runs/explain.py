@@ -11,7 +11,8 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .build import ConfigError, nearest
+from .build import nearest
+from .errors import ConfigError
 from .record import RecordError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arch.contracts import Router, Routing
-from arch.ffn import MoE
+from arch.contracts import Routing
 from arch.init import stream
-from arch.losses import load_balance_loss, router_z_loss
-from arch.model import Decoder
-from arch.routing import dropped, entropy, load, pop_routings
+from arch.routing import load, pop_routings
 
-from .data.contract import IGNORED, Batch, Data
+from .data.contract import Batch, Data
+from .experts import after_step, router_of, routing_loss, routing_rows
 from .measure import synchronise, train_flops
+from .objective import Task
+from .questions import evaluate, losses, named, pieces, weighted
 from .schedule import Schedule
 
 EXPLODED = 3.0  # a training loss of this many times a uniform guess counts as divergence
@@ -101,8 +99,8 @@ class Outcome:
 class Window:
     """What has come up since the last row of metrics: sums on the device, read once."""
 
-    loss: Tensor
     norm: Tensor  # of the last step's gradient
+    losses: dict[str, Tensor] = field(default_factory=dict)  # of each question
     steps: int = 0
     loads: dict[str, Tensor] = field(default_factory=dict)
     routings: dict[str, Routing] = field(default_factory=dict)  # of the last piece
@@ -110,12 +108,16 @@ class Window:
 
     @classmethod
     def opened(cls, device: torch.device) -> Window:
-        return cls(torch.zeros((), device=device), torch.zeros((), device=device))
+        return cls(torch.zeros((), device=device))
+
+    def means(self) -> dict[str, float]:
+        """Each question's loss per step; here the host waits for the device."""
+        return {named(name, "loss"): loss.item() / self.steps for name, loss in self.losses.items()}
 
 
 def fit(
     *,
-    model: Decoder,
+    task: Task,
     data: Data,
     optimiser: Any,
     schedule: Schedule,
@@ -124,21 +126,30 @@ def fit(
     device: torch.device,
     bf16: bool,
     seed: int,
+    flops: float,
     start: int = 0,
     seconds: float = 0.0,
 ) -> Outcome:
-    """Train in place, from step ``start`` (``seconds`` of training lie behind it) to settings.steps."""
+    """Train in place, from step ``start`` (``seconds`` of training lie behind it) to settings.steps.
+
+    flops: of the forward pass, per token.
+    """
     rates = [group["lr"] for group in optimiser.param_groups]
     amp = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
-    flops = settings.tokens * train_flops(model.cost(settings.seq_len).flops)
+    flops_per_step = settings.tokens * train_flops(flops)
     limit = EXPLODED * math.log(data.vocab_size)
     metrics: dict[str, float] = {}
+
+    def held_out() -> dict[str, float]:
+        sizes = {"n_batches": settings.eval_batches, "batch_size": settings.batch_size, "seq_len": settings.seq_len}
+        with amp:
+            return evaluate(task, data, **sizes, device=device)
 
     def diverged(which: str, loss: float) -> Outcome:
         error = f"{which} loss {loss:.4g} at step {done}: above {limit:.2f}, {EXPLODED:g} times a uniform guess"
         return Outcome("diverged", error, metrics, seconds)
 
-    model.train()
+    task.train()
     window = Window.opened(device)
     for step in range(start, settings.steps):
         factor = schedule(step, settings.steps)
@@ -146,30 +157,29 @@ def fit(
             group["lr"] = rate * factor
         torch.manual_seed(stream(seed, "step", step))  # dropout and router noise: a function of (seed, step) too
         batch = data.batch(seed=seed, step=step, batch_size=settings.batch_size, seq_len=settings.seq_len)
-        train_step(model, optimiser, batch, settings, amp, window)
+        train_step(task, optimiser, batch, settings, amp, window)
 
         done = step + 1
         if not settings.logs(done):
             continue
-        loss = window.loss.item() / window.steps  # here the host waits for the device
+        means = window.means()
         synchronise(device)
         spent = time.perf_counter() - window.tick
         seconds += spent
-        so_far = {"step": done, "tokens": done * settings.tokens, "flops": done * flops, "seconds": seconds}
+        so_far = {"step": done, "tokens": done * settings.tokens, "flops": done * flops_per_step, "seconds": seconds}
         row = {
-            "loss": loss,
+            **means,
             "lr": rates[0] * factor,
             "grad_norm": window.norm.item(),
             "tokens_per_s": window.steps * settings.tokens / spent,
         }
         keeper.log({**so_far, "split": "train", **row})
-        for layer in routing_rows(window):
+        for layer in routing_rows(window.loads, window.routings):
             keeper.log({**so_far, "split": "routing", **layer})
-        if not loss <= limit:
-            return diverged("training", loss)
+        if not means["loss"] <= limit:
+            return diverged("training", means["loss"])
         if settings.evaluates(done):
-            with amp:
-                metrics = evaluate(model, data, settings, device)
+            metrics = held_out()
             keeper.log({**so_far, "split": "val", **metrics})
             if not metrics["loss"] <= limit:
                 return diverged("validation", metrics["loss"])
@@ -177,89 +187,30 @@ def fit(
             keeper.save(done, seconds)
         window = Window.opened(device)
     if start == settings.steps:  # all was trained before, but not told
-        with amp:
-            metrics = evaluate(model, data, settings, device)
+        metrics = held_out()
     return Outcome("done", None, metrics, seconds)
 
 
-def train_step(model: Decoder, optimiser: Any, batch: Batch, settings: Settings, amp: Any, window: Window) -> None:
+def train_step(task: Task, optimiser: Any, batch: Batch, settings: Settings, amp: Any, window: Window) -> None:
     """One update, added to the window. The host asks for nothing back."""
     loads: dict[str, Tensor] = {}
-    for piece, n_targets in pieces(batch, settings.accumulate, window.loss.device):
+    for piece, counts in pieces(task, batch, settings.accumulate, window.norm.device):
         with amp:
-            loss = summed_loss(model(piece.tokens, positions=piece.positions), piece.targets) / n_targets
-            window.loss += loss.detach()  # the routers' losses are left out: arms are compared by what they predict
-            window.routings = pop_routings(model)
+            parts = losses(task, piece, counts)
+            for name, part in parts.items():  # the routers' losses are left out: arms are compared by what they predict
+                window.losses[name] = window.losses.get(name, 0) + part.detach()
+            loss = weighted(task, parts)
+            window.routings = pop_routings(task.model)
             for name, routing in window.routings.items():  # the mean over layers and pieces
-                extra = settings.router_z * router_z_loss(routing)
-                if not router_of(model, name).balances_itself:
-                    extra = extra + settings.load_balance * load_balance_loss(routing)
+                weights = {"load_balance": settings.load_balance, "router_z": settings.router_z}
+                extra = routing_loss(router_of(task.model, name), routing, **weights)
                 loss = loss + extra / (len(window.routings) * settings.accumulate)
                 loads[name] = loads.get(name, 0) + load(routing)
         loss.backward()
-    window.norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if settings.clip is None else settings.clip)
+    window.norm = nn.utils.clip_grad_norm_(task.parameters(), math.inf if settings.clip is None else settings.clip)
     optimiser.step()
     optimiser.zero_grad()
-    for name, counts in loads.items():
-        router_of(model, name).after_step(counts)
-        window.loads[name] = window.loads.get(name, 0) + counts
+    for name, counted in loads.items():
+        after_step(router_of(task.model, name), counted)
+        window.loads[name] = window.loads.get(name, 0) + counted
     window.steps += 1
-
-
-def router_of(model: Decoder, name: str) -> Router:
-    return cast(MoE, model.get_submodule(name)).router
-
-
-def pieces(batch: Batch, n: int, device: torch.device) -> Iterator[tuple[Batch, int]]:
-    """Cut a batch into n equal parts on the device, each with the number of targets in the whole batch."""
-    n_targets = int((batch.targets != IGNORED).sum())  # on the host: nothing waits
-    rows = batch.tokens.shape[0] // n
-    for i in range(n):
-        tokens, targets, positions = (t if t is None else to_device(t[i * rows : (i + 1) * rows], device) for t in batch)
-        assert tokens is not None and targets is not None
-        yield Batch(tokens, targets, positions), n_targets
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
-def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy summed over what is asked, in fp32. logits: (b, s, vocab), targets: (b, s)."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
-
-
-def routing_rows(window: Window) -> Iterator[dict[str, Any]]:
-    """One row per MoE layer: loads and dead experts over the window, entropy and dropped share of its last piece."""
-    for name, counts in window.loads.items():
-        routing = window.routings[name]
-        total = counts.sum().clamp(min=1)
-        yield {
-            "layer": name,
-            "load": [round(share, 6) for share in (counts / total).tolist()],
-            "entropy": entropy(routing).item(),
-            "dropped": dropped(routing).item(),
-            "dead": int((counts == 0).sum()),
-        }
-
-
-@torch.no_grad()
-def evaluate(model: Decoder, data: Data, settings: Settings, device: torch.device) -> dict[str, float]:
-    """Held-out loss in nats per token, accuracy of the likeliest token, and bits per byte where tokens are text."""
-    model.eval()
-    nats = correct = asked = n_bytes = torch.zeros((), dtype=torch.float64)
-    batches = data.evaluation(n_batches=settings.eval_batches, batch_size=settings.batch_size, seq_len=settings.seq_len)
-    for whole in batches:
-        ((batch, n_targets),) = pieces(whole, 1, device)
-        logits = model(batch.tokens, positions=batch.positions)
-        nats = nats + summed_loss(logits, batch.targets).cpu()
-        correct = correct + (logits.argmax(-1) == batch.targets).sum().cpu()
-        asked = asked + n_targets
-        if data.token_bytes is not None:
-            n_bytes = n_bytes + data.token_bytes[whole.targets[whole.targets != IGNORED]].sum()
-    pop_routings(model)
-    model.train()
-    metrics = {"loss": (nats / asked).item(), "accuracy": (correct / asked).item()}
-    if data.token_bytes is not None:
-        metrics["bits_per_byte"] = (nats / n_bytes).item() / math.log(2)
-    return metrics

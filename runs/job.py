@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import os
 import platform
 import statistics
@@ -18,17 +16,16 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from arch import Attention, Full
-from arch.contracts import Block
-from arch.init import refuse_undrawable
-from arch.model import Decoder
+from arch.contracts import Block, Cost
+from arch.lora import adapter_cost
 
 from . import checkpoint, measure, record
-from .build import ConfigError, build, build_model, call
-from .data.contract import Data
+from .build import build, call
 from .device import pick_device
+from .errors import ConfigError
 from .fit import Settings, fit
 from .record import RecordError
+from .start import CHECKPOINT, begin, build_task, load_data
 
 Watch = Callable[[dict[str, Any]], None]
 Peak = tuple[float, str]
@@ -67,19 +64,29 @@ def train(config: dict[str, Any], path: Path, watch: Watch, peak_known: Peak | N
     settings, device = read_settings(config["train"]), pick_device(config["train"]["device"])
     bf16 = config["train"]["precision"] == "bf16"
     data = load_data(config)
-    model = build_model(config, data.vocab_size).to(device)
-    optimiser = build(config["optim"], "optim", model=model)
+    task = build_task(config, data)
+    cost = task.model.cost(settings.seq_len)  # type: ignore[operator]
+    start_from = begin(task, config)
+    cost += adapter_cost(task.model)
+    task.to(device)
+    optimiser = build(config["optim"], "optim", model=task)
     peak, source = peak_known or measure.peak_flops(device, config["train"]["precision"])
-    facts = {"data_sha256": data.sha256, "peak_flops": peak, "peak_flops_source": source}
+    facts = {
+        "data_sha256": data.sha256,
+        "vocab_size": config["size"]["vocab_size"] or data.vocab_size,
+        "start": None if start_from is None else {"path": start_from.path, "sha256": start_from.sha256},
+        "peak_flops": peak,
+        "peak_flops_source": source,
+    }
     record.write_json(path / "env.json", {**environment(device), **facts, "earlier": earlier(path)})
 
     metrics = record.Metrics(path / "metrics.jsonl")
-    file = path / "checkpoint" / "state.safetensors"
-    start, seconds = checkpoint.load(file, model=model, optimiser=optimiser) if file.exists() else (0, 0.0)
+    file = path / CHECKPOINT
+    start, seconds = checkpoint.load(file, task=task, optimiser=optimiser) if file.exists() else (0, 0.0)
     metrics.keep_until(start)
     memory = measure.PeakMemory(device)
     if config["train"]["compile"]:
-        compile_layers(model)
+        compile_layers(task)
 
     class Keeper:
         def log(self, row: dict[str, Any]) -> None:
@@ -87,10 +94,10 @@ def train(config: dict[str, Any], path: Path, watch: Watch, peak_known: Peak | N
             watch(row)
 
         def save(self, step: int, seconds: float) -> None:
-            checkpoint.save(file, model=model, optimiser=optimiser, step=step, seconds=seconds)
+            checkpoint.save(file, task=task, optimiser=optimiser, step=step, seconds=seconds)
 
     outcome = fit(
-        model=model,
+        task=task,
         data=data,
         optimiser=optimiser,
         schedule=build(config["schedule"], "schedule"),
@@ -99,23 +106,24 @@ def train(config: dict[str, Any], path: Path, watch: Watch, peak_known: Peak | N
         device=device,
         bf16=bf16,
         seed=config["seed"],
+        flops=cost.flops,
         start=start,
         seconds=seconds,
     )
     return {
         "status": outcome.status,
         "error": outcome.error,
-        "causal": model.causal,
+        "causal": task.model.causal,
         "steps": settings.steps,
         "seconds": outcome.seconds,
         "metrics": {f"val_{key}": record.finite(value) for key, value in outcome.metrics.items()},
-        "cost": costs(model, settings, usual_rate(metrics), peak, memory.bytes()),
+        "cost": costs(cost, settings, usual_rate(metrics), peak, memory.bytes()),
     }
 
 
-def costs(model: Decoder, settings: Settings, rate: float | None, peak: float, memory: int) -> dict[str, Any]:
-    """The cost columns of a report. FLOPs per token: forward. Training: forward and backward, of all tokens."""
-    cost = model.cost(settings.seq_len)
+def costs(cost: Cost, settings: Settings, rate: float | None, peak: float, memory: int) -> dict[str, Any]:
+    """The cost columns of a report, of the model without the objective's heads. FLOPs per token: forward. Training: forward
+    and backward, of all tokens and as if all weights learnt."""
     return {
         "total_params": cost.params,
         "active_params": cost.active_params,
@@ -127,59 +135,6 @@ def costs(model: Decoder, settings: Settings, rate: float | None, peak: float, m
         "mfu": None if rate is None else measure.train_flops(cost.flops) * rate / peak,
         "peak_memory_bytes": memory,
     }
-
-
-def check(config: dict[str, Any]) -> Decoder:
-    """Everything that can be known before training: keys, types, sizes, data, device. The model, on the meta device.
-
-    Raises: ConfigError, ValueError or OSError, in one line.
-    """
-    if not isinstance(config["seed"], int) or config["seed"] < 0:
-        raise ConfigError(f"seed={config['seed']!r}: a whole number from 0 is expected")
-    settings = read_settings(config["train"])
-    if config["seed"] is True or config["seed"] is False:
-        raise ConfigError(f"seed={config['seed']}: a whole number from 0 is expected")
-    for key, size in config["size"].items():
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ConfigError(f"size.{key}={size!r}: a whole number from 1 is expected")
-    build(config["schedule"], "schedule")
-    data = load_data(config)
-    refuse_other_data(config, data)
-    try:
-        with torch.device("meta"):
-            model = build_model(config, data.vocab_size)
-            build(config["optim"], "optim", model=model)
-            model(torch.zeros(1, settings.seq_len, dtype=torch.long))
-        refuse_undrawable(model)
-    except (TypeError, RuntimeError, IndexError) as error:
-        raise ConfigError(f"this model cannot be built: {one_line(error)}") from error
-    refuse_idle_patterns(model, settings.seq_len)
-    told, built = model.cost(settings.seq_len).params, sum(p.numel() for p in model.parameters())
-    if told != built:
-        raise ConfigError(f"a block's cost() is wrong: the parts tell {told:,} parameters, the model has {built:,}")
-    return model
-
-
-def refuse_idle_patterns(model: Decoder, seq: int) -> None:
-    """A sparse pattern that hides nothing at this length would be full attention under another name."""
-    for module in model.modules():
-        if isinstance(module, Attention) and not isinstance(module.pattern, Full):
-            pairs = module.pattern.pairs(seq)
-            if pairs == Full(causal=module.causal).pairs(seq):
-                kind = type(module.pattern).__name__
-                raise ConfigError(
-                    f"pattern: {kind} hides none of the {pairs:,} pairs of {seq} tokens; take a smaller window or a longer text"
-                )
-
-
-def refuse_other_data(config: dict[str, Any], data: Data) -> None:
-    """A run's identity names its data; should the text behind the name have changed, its record must not be mixed."""
-    file = record.folder(config) / "env.json"
-    if file.exists() and (before := record.read_json(file).get("data_sha256")) != data.sha256:
-        raise ConfigError(
-            f"{file.parent}: was begun on other data (SHA-256 {str(before)[:8]}..., now {data.sha256[:8]}...); "
-            "bring the old text back, or take another study.name"
-        )
 
 
 def read_settings(node: dict[str, Any]) -> Settings:
@@ -196,19 +151,6 @@ def compile_layers(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Block):
             module.compile()
-
-
-def load_data(config: dict[str, Any]) -> Data:
-    """The run's data, checked against its sequence length; kept, since many runs of a sweep share it."""
-    data = _data(json.dumps(config["data"], sort_keys=True))
-    data.check(seq_len=config["train"]["seq_len"])
-    return data
-
-
-@functools.lru_cache(maxsize=1)
-def _data(node: str) -> Data:
-    data: Data = build(json.loads(node), "data")
-    return data
 
 
 def write_config(path: Path, config: dict[str, Any]) -> None:

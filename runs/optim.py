@@ -1,11 +1,13 @@
 """Optimisers, built for a model: which parameter is updated how.
 
 Parameters fall into three kinds: hidden matrices (expert banks are stacks of them), embeddings, and the rest (norms, biases).
+What is frozen belongs to none of them.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,14 +17,16 @@ from torch.optim import AdamW, Optimizer
 
 from arch.contracts import Position
 
+ANSWERS = re.compile(r"(^|\.)lm_head\.|^heads\.[^.]+\.weight$")  # a head with parts of its own hides matrices inside
+
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """Every weight that a matrix product uses, the output head left out: no table (of tokens, places or distances), no
-    convolution, nothing that its module calls ``undecayed``."""
+    """Every weight that a matrix product uses, those that answer left out: no table (of tokens, places or distances), no
+    convolution, nothing that its module calls ``undecayed``, no linear map to tokens or classes."""
     tables = {id(p) for m in model.modules() if isinstance(m, (nn.Embedding, Position, nn.Conv1d)) for p in m.parameters()}
     tables |= {id(getattr(m, name)) for m in model.modules() for name in getattr(m, "undecayed", ())}
-    tables |= {id(p) for name, p in model.named_parameters() if name.startswith("lm_head.")}
-    return [p for p in model.parameters() if p.dim() >= 2 and id(p) not in tables]
+    tables |= {id(p) for name, p in model.named_parameters() if ANSWERS.search(name)}
+    return [p for p in model.parameters() if p.requires_grad and p.dim() >= 2 and id(p) not in tables]
 
 
 def adamw(model: nn.Module, *, lr: float, betas: Sequence[float], weight_decay: float) -> AdamW:
@@ -35,10 +39,12 @@ def adamw(model: nn.Module, *, lr: float, betas: Sequence[float], weight_decay: 
 def muon(model: nn.Module, *, lr: float, betas: Sequence[float], momentum: float, weight_decay: float) -> Pair:
     """Muon for the hidden matrices, AdamW for everything else."""
     matrices, rest = _split(model, lr, betas, weight_decay)
-    return Pair(
-        Muon(matrices, lr=lr, momentum=momentum, weight_decay=weight_decay),
-        AdamW(rest, lr=lr, betas=(betas[0], betas[1]), weight_decay=0.0, fused=True),
-    )
+    both: list[Optimizer] = []
+    if matrices:
+        both.append(Muon(matrices, lr=lr, momentum=momentum, weight_decay=weight_decay))
+    if rest:
+        both.append(AdamW(rest, lr=lr, betas=(betas[0], betas[1]), weight_decay=0.0, fused=True))
+    return Pair(*both)
 
 
 def _split(
@@ -51,7 +57,7 @@ def _split(
         raise ValueError(f"betas={list(betas)}: two numbers from 0 to below 1 are needed")
     matrices = hidden_matrices(model)
     chosen = {id(p) for p in matrices}
-    return matrices, [p for p in model.parameters() if id(p) not in chosen]
+    return matrices, [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
 
 
 class Muon(Optimizer):

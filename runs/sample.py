@@ -2,25 +2,29 @@
 
 python -m runs.sample run=runs/out/plain/<run> prompt="def f(" max_tokens=100 temperature=0.8 top_p=0.95 seed=0
 python -m runs.sample run=... prompt="import " prompt="class " temperature=0 stop=";"     two texts at once, greedy
+
+An encoder-decoder reads the prompt and writes what it has learnt to write about it, until it ends of itself.
 """
 
 from __future__ import annotations
 
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
+from torch import Tensor
 
 from arch.decode import generate
-from arch.model import Decoder
+from arch.model import Decoder, EncoderDecoder
+from arch.model.encoder_decoder import Reading
 
-from . import checkpoint, record
-from .build import ConfigError, build_model, check_arguments
+from .build import check_arguments
 from .device import pick_device
-from .job import load_data
+from .errors import ConfigError
+from .start import Restored, restore
 from .tokenizer import Tokenizer
 from .train import guarded
 
@@ -43,23 +47,24 @@ def sample(
 ) -> None:
     """Print each prompt and how the run's model goes on from it; a single text appears while it is drawn.
 
-    Args:   run: folder of a run. prompt: texts to go on from. max_tokens: new tokens a text at most. temperature: 0 = greedy.
-            top_k, top_p: null = all tokens. stop: texts of one token each that end a text. seed: of the draws.
+    Args:   run: folder of a run. prompt: texts to go on from, or to read. max_tokens: new tokens a text at most.
+            temperature: 0 = greedy. top_k, top_p: null = all tokens. stop: texts of one token each that end a text. seed: of the draws.
     Raises: ConfigError, RecordError, ValueError: in one line, what cannot be sampled from and why.
     """
-    model, tokenizer = load_run(Path(run))
-    model.to(place := pick_device(device))
-    tokens = [tokenizer.encode(text).tolist() for text in prompt]
-    streams = [Stream(tokenizer, row, _print if len(prompt) == 1 else _ignore) for row in tokens]
+    restored = writing(Path(run))
+    tokenizer = tokenizer_of(restored)
+    restored.task.to(place := pick_device(device))
+    begun = beginning(restored, prompt)
+    streams = [Stream(begun.spoken, row, _print if len(prompt) == 1 else _ignore) for row in begun.tokens]
     generate(
-        model,
-        tokens,
+        begun.model,
+        begun.tokens,
         max_tokens=max_tokens,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
         repetition_penalty=repetition_penalty,
-        stop=[stop_token(tokenizer, text) for text in stop or ()],
+        stop=[*begun.stop, *(stop_token(tokenizer, text) for text in stop or ())],
         generator=torch.Generator(place).manual_seed(seed),
         on_token=lambda row, token: streams[row].add(token),
     )
@@ -71,32 +76,78 @@ def sample(
         _print("\n")
 
 
-def load_run(folder: Path) -> tuple[Decoder, Tokenizer]:
+def load_run(folder: Path) -> tuple[Decoder | EncoderDecoder, Tokenizer]:
     """The model of a run as its last checkpoint left it, on the CPU, and the tokenizer of its text."""
-    if not (folder / "config.json").is_file():
-        raise ConfigError(f"run={folder}: there is no run (no config.json); give a folder that runs.train has made")
-    config = record.read_json(folder / "config.json")
-    weights = folder / "checkpoint" / "state.safetensors"
-    if not weights.is_file():
-        every = config["train"]["checkpoint_every"]
-        why = "train.checkpoint_every=null keeps none" if every is None else f"status: {record.status(folder)}"
-        raise ConfigError(f"run={folder}: there is no checkpoint ({why}); train it with train.checkpoint_every=0 or more")
-    data = load_data(config)
-    tokenizer: Tokenizer | None = getattr(data, "tokenizer", None)
-    if tokenizer is None:
-        name = config["choices"].get("data", type(data).__name__)
+    restored = writing(folder)
+    return cast(Decoder | EncoderDecoder, restored.task.model), tokenizer_of(restored)
+
+
+def writing(folder: Path) -> Restored:
+    """A run whose model writes text. Raises ConfigError: it does not, or there is no such run."""
+    restored = restore(folder)
+    model = restored.task.model
+    if not isinstance(model, Decoder | EncoderDecoder):
+        kind = type(model).__name__
+        raise ConfigError(f"run={folder}: its model is of the kind {kind}, which reads and does not write; take another")
+    if getattr(restored.data, "tokenizer", None) is None:
+        name = restored.config["choices"].get("data", type(restored.data).__name__)
         raise ConfigError(f"run={folder}: the tokens of data={name} stand for no text; take a run on a text")
-    before = record.read_json(folder / "env.json").get("data_sha256")
-    if tokenizer.state() and before != data.sha256:  # bytes learn nothing from a text
-        raise ConfigError(
-            f"run={folder}: its tokenizer was learnt from other text (SHA-256 {str(before)[:8]}..., now {data.sha256[:8]}...); "
-            "bring the old text back"
-        )
-    model = build_model(config, data.vocab_size)
-    checkpoint.load(weights, model=model)
-    if not all(parameter.isfinite().all() for parameter in model.parameters()):
-        raise ConfigError(f"run={folder}: its weights are not finite, the run has diverged; take another")
-    return model, tokenizer
+    return restored
+
+
+def tokenizer_of(restored: Restored) -> Tokenizer:
+    tokenizer: Tokenizer = cast(Any, restored.data).tokenizer
+    return tokenizer
+
+
+class Speaks(Protocol):
+    def decode(self, tokens: Sequence[int]) -> str: ...
+
+
+class Spoken:
+    """Tokens as text, without those that stand for none: special ones, and those beyond the tokenizer's vocabulary."""
+
+    def __init__(self, tokenizer: Tokenizer, specials: Mapping[str, int]) -> None:
+        self.tokenizer = tokenizer
+        self.specials = frozenset(specials.values())
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        known = [token for token in tokens if token < self.tokenizer.vocab_size and token not in self.specials]
+        return self.tokenizer.decode(known)
+
+
+class Beginning(NamedTuple):
+    """What generate() goes on from. spoken: tells the tokens. stop: tokens at which the model itself ends a text."""
+
+    model: Decoder | Reading
+    tokens: list[list[int]]
+    spoken: Speaks
+    stop: list[int]
+
+
+def beginning(restored: Restored, prompt: Sequence[str]) -> Beginning:
+    """A decoder goes on from the prompts; an encoder-decoder reads them and starts with BOS."""
+    model, tokenizer = restored.task.model.eval(), tokenizer_of(restored)
+    texts = [tokenizer.encode(text).tolist() for text in prompt]
+    if isinstance(model, Decoder):
+        return Beginning(model, texts, Spoken(tokenizer, {}), [])
+    assert isinstance(model, EncoderDecoder)
+    specials: dict[str, int] = cast(Any, restored.data).specials
+    source, positions = sources(texts, fill=specials["pad"])
+    place = model.embedding.weight.device
+    reading = model.reading(source.to(place), positions.to(place))
+    return Beginning(reading, [[specials["bos"]] for _ in texts], Spoken(tokenizer, specials), [specials["eos"]])
+
+
+def sources(texts: Sequence[Sequence[int]], *, fill: int) -> tuple[Tensor, Tensor]:
+    """Texts side by side, filled up on the right, and their places. Raises ValueError: a text without a token."""
+    for row, text in enumerate(texts):
+        if not text:
+            raise ValueError(f"prompt {row} is empty: at least 1 token is needed to read")
+    width = max(map(len, texts))
+    rows = [[*text, *[fill] * (width - len(text))] for text in texts]
+    places = [[*range(len(text)), *[0] * (width - len(text))] for text in texts]
+    return torch.tensor(rows), torch.tensor(places)
 
 
 def stop_token(tokenizer: Tokenizer, text: str) -> int:
@@ -113,7 +164,7 @@ class Stream:
     Args:   tokens: the beginning, written with the first new token. write: takes what is new.
     """
 
-    def __init__(self, tokenizer: Tokenizer, tokens: Sequence[int], write: Write) -> None:
+    def __init__(self, tokenizer: Speaks, tokens: Sequence[int], write: Write) -> None:
         self.tokenizer = tokenizer
         self.tokens = list(tokens)
         self.write = write

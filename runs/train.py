@@ -20,8 +20,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from . import record
-from .build import ConfigError
-from .compose import configs
+from .compose import configs, quoted
+from .errors import ConfigError
 from .explain import CONF, EXPECTED, explain
 
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -53,12 +53,14 @@ def collect() -> Asked:
         if ours:
             asked.points.extend(points)
         else:  # a cluster's launcher has already put this point in a process of its own, which reports back by its record
-            from .job import check, run
+            from .check import check
+            from .job import run
 
             for point in points:
                 check(point)
                 run(point)
 
+    sys.argv = [sys.argv[0], *map(quoted, sys.argv[1:])]
     before = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"  # errors come to us whole, and are told in one line
     try:
@@ -86,7 +88,7 @@ def guarded(main: Callable[[], int]) -> int:
 
 def main() -> int:
     """Check every point before the first is trained, then run them: one in this process, many as a sweep. An exit code."""
-    from .job import check
+    from .check import check
 
     asked = collect()
     total = len(asked.points) + len(asked.refused)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from arch import RMSNorm
-from runs.build import ConfigError, build, check_arguments, fits
+from runs.build import build, check_arguments, fits
+from runs.errors import ConfigError
 
 
 def test_a_node_becomes_its_target() -> None:

@@ -12,15 +12,29 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from arch.contracts import SequenceMixer
 from arch.init import initialise
-from arch.mixer import GRU, LSTM, Mamba
-from arch.mixer.mamba import MambaCache
+from arch.mixer import GRU, LSTM, GatedDeltaNet, GatedLinearAttention, Mamba, Mamba2
+from arch.mixer.state import StateCache
 from arch.norm import RMSNorm
+from arch.ops.chunked import decayed_attention, delta_rule
 from arch.ops.scan import linear_scan, scan_operator
+from tests.reference.linear_attention import plain_attention, plain_gated_delta_net, plain_gla, plain_mamba2
 from tests.reference.scan import plain_mamba, plain_rnn, plain_scan
 
-MIXERS = (GRU, LSTM, Mamba)
-PLAIN: dict[type[SequenceMixer], Callable[..., Tensor]] = {GRU: plain_rnn, LSTM: plain_rnn, Mamba: plain_mamba}
-every_mixer = pytest.mark.parametrize("kind", MIXERS)
+PLAIN: dict[type[SequenceMixer], Callable[..., Tensor]] = {
+    GRU: plain_rnn,
+    LSTM: plain_rnn,
+    Mamba: plain_mamba,
+    Mamba2: plain_mamba2,
+    GatedLinearAttention: plain_gla,
+    GatedDeltaNet: plain_gated_delta_net,
+}
+SIZES: dict[type[SequenceMixer], dict[str, int]] = {  # odd ones: 2 heads in each of 3 groups, 3 heads
+    Mamba2: {"d_state": 5, "d_head": 2, "n_groups": 3, "chunk": 16},
+    GatedLinearAttention: {"n_heads": 3, "d_key": 6, "d_value": 12, "rank": 4},
+    GatedDeltaNet: {"n_heads": 3, "chunk": 16},
+}
+every_mixer = pytest.mark.parametrize("kind", PLAIN)
+every_matrix_state = pytest.mark.parametrize("kind", [Mamba, Mamba2, GatedLinearAttention, GatedDeltaNet])
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -34,7 +48,12 @@ def one_thread() -> Iterator[None]:
 
 def mixer(kind: type[SequenceMixer], d_model: int = 6) -> SequenceMixer:
     torch.manual_seed(0)
-    return kind(d_model=d_model).double()
+    layer = kind(d_model=d_model, **SIZES.get(kind, {})).double()
+    with torch.no_grad():
+        for name, weight in layer.named_parameters():
+            if "norm" in name or name == "D":  # all ones, they could stand in each other's place
+                weight.normal_()
+    return layer
 
 
 def text(batch: int, seq: int, d_model: int = 6) -> Tensor:
@@ -120,16 +139,17 @@ def test_the_state_has_the_told_bytes_at_every_length(kind: type[SequenceMixer])
     for length in (1, 50):
         cache = layer.init_cache(1, length)
         layer(text(1, length), cache=cache)
-        kept = (cache.window, cache.state) if isinstance(cache, MambaCache) else cache.state  # type: ignore[attr-defined]
-        assert sum(part.untyped_storage().nbytes() for part in kept) == layer.cost(length).state_bytes
+        kept = (cache.window, cache.state) if isinstance(cache, StateCache) else cache.state  # type: ignore[attr-defined]
+        assert sum(part.untyped_storage().nbytes() for part in kept if part is not None) == layer.cost(length).state_bytes
 
 
 @every_mixer
 def test_told_flops_are_the_counted_ones(kind: type[SequenceMixer]) -> None:
     layer = mixer(kind)
-    with FlopCounterMode(display=False) as counter:
-        layer(text(2, 50))
-    assert counter.get_total_flops() == 2 * 50 * layer.cost(50).flops
+    for seq in (1, 50):
+        with FlopCounterMode(display=False) as counter:
+            layer(text(2, seq))
+        assert counter.get_total_flops() == pytest.approx(2 * seq * layer.cost(seq).flops, rel=1e-12)
 
 
 def test_parameters_follow_the_classical_formulas() -> None:
@@ -143,6 +163,118 @@ def test_a_mamba_130m_layer_has_its_published_parameters() -> None:
     assert layer.cost(1024).params + norm.cost(1024).params == 3_771_648
     d_inner, d_state, d_conv, dt_rank = 1536, 16, 4, 48
     assert layer.cost(1).params == d_inner * (3 * 768 + 2 * dt_rank + 3 * d_state + d_conv + 3)
+
+
+def test_a_mamba2_130m_has_its_published_parameters() -> None:
+    with torch.device("meta"):
+        layer, norm = Mamba2(d_model=768), RMSNorm(d_model=768)
+    per_layer, norms = layer.cost(1024).params, norm.cost(1024).params
+    assert 50288 * 768 + 24 * (per_layer + norms) + norms == 128_989_632
+    i, h, w = 1536, 24, 1536 + 2 * 128
+    assert per_layer == 768 * (2 * i + w + h) + w * (4 + 1) + i + 3 * h
+
+
+def test_linear_attentions_follow_their_formulas() -> None:
+    with torch.device("meta"):
+        gla, delta = GatedLinearAttention(d_model=768, n_heads=4), GatedDeltaNet(d_model=768, n_heads=6)
+    assert gla.cost(1).params == 4 * 768**2 + 768 * 16 + 16 * 384 + 384 + 192
+    assert delta.cost(1).params == 6 * 768**2 + 768 * 12 + (2 * 576 + 1152) * 4 + 192 + 12
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"d_head=5 does not divide the 2 \* 6 = 12 inner channels"):
+        Mamba2(d_model=6, d_head=5)
+    with pytest.raises(ValueError, match="n_groups=2 does not divide the 12 / 4 = 3 heads"):
+        Mamba2(d_model=6, d_head=4, n_groups=2)
+    for kind in (GatedLinearAttention, GatedDeltaNet):
+        with pytest.raises(ValueError, match="n_heads=3 does not divide d_key=6 or d_value=8"):
+            kind(d_model=6, n_heads=3, d_key=6, d_value=8)
+
+
+def chunk_inputs(seq: int, groups: int, d_decay: int, dtype: torch.dtype = torch.double) -> list[Tensor]:
+    """q, k, v, decay, state: 2 texts, 6 heads, keys of 3 and values of 2 channels."""
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 2, seq, groups, 3, dtype=dtype)
+    v, state = torch.randn(2, seq, 6, 2, dtype=dtype), torch.randn(2, 6, 3, 2, dtype=dtype)
+    decay = -torch.rand(2, seq, 6, d_decay, dtype=dtype) * 3
+    decay[0, seq // 2] = -math.inf  # a new document
+    decay[1, seq // 3] = 0  # nothing is forgotten
+    return [q, k, v, decay, state]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 16, 64])
+@pytest.mark.parametrize("seq", [1, 63, 100])
+@pytest.mark.parametrize(("groups", "d_decay"), [(2, 1), (6, 1), (2, 3), (6, 3)])
+def test_decayed_attention_in_chunks_equals_a_loop(seq: int, chunk: int, groups: int, d_decay: int) -> None:
+    inputs = [x.requires_grad_() for x in chunk_inputs(seq, groups, d_decay)]
+    close(decayed_attention(*inputs, chunk=chunk), plain_attention(*inputs), inputs)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 16, 64])
+@pytest.mark.parametrize("seq", [1, 63, 100])
+def test_the_delta_rule_in_chunks_equals_a_loop(seq: int, chunk: int) -> None:
+    q, k, v, decay, state = chunk_inputs(seq, 6, 1)
+    k = k / k.norm(dim=-1, keepdim=True)
+    beta = torch.rand(2, seq, 6, 1, dtype=torch.double)
+    inputs = [x.requires_grad_() for x in (q, k, v, decay, beta, state)]
+    close(delta_rule(*inputs, chunk=chunk), plain_attention(q, k, v, decay, state, beta), inputs)
+
+
+def close(got: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor], inputs: list[Tensor]) -> None:
+    """In outputs, last states, and the gradients of both together."""
+    torch.testing.assert_close(got, wanted)
+    together = [torch.cat([part.flatten() for part in pair]) for pair in (got, wanted)]
+    for one, other in zip(*(gradients(y, *inputs) for y in together), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("d_decay", [1, 3])
+def test_chunks_stand_decays_that_underflow_beside_weak_ones(d_decay: int) -> None:
+    """In fp32 a running sum of these logarithms has lost the weak ones after a few tokens."""
+    q, k, v, decay, state = chunk_inputs(100, 6, d_decay, torch.float32)
+    decay = torch.where(torch.rand(decay.shape) < 0.3, -1e6, -0.01 * torch.rand(decay.shape))
+    k, beta = k / k.norm(dim=-1, keepdim=True), torch.rand(2, 100, 6, 1)
+    inputs = [x.requires_grad_() for x in (q, k, v, decay)]
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    pairs = [(decayed_attention(*inputs, state, chunk=64), plain_attention(*exact, state.double()))]
+    if d_decay == 1:
+        pairs.append((delta_rule(*inputs, beta, state, chunk=64), plain_attention(*exact, state.double(), beta.double())))
+    for (got, _), (wanted, _) in pairs:
+        torch.testing.assert_close(got.double(), wanted, atol=1e-5, rtol=1e-5)
+        for one, other in zip(gradients(got, *inputs), gradients(wanted.float(), *exact), strict=True):
+            torch.testing.assert_close(one.double(), other, atol=1e-4, rtol=1e-4)
+
+
+def test_a_group_of_heads_shares_its_queries_and_keys() -> None:
+    q, k, *others = chunk_inputs(20, 2, 1)
+    apart = (x.repeat_interleave(3, dim=2) for x in (q, k))
+    torch.testing.assert_close(decayed_attention(q, k, *others, chunk=7), decayed_attention(*apart, *others, chunk=7))
+
+
+@pytest.mark.parametrize("documents", [False, True])
+@every_matrix_state
+def test_a_compiler_sees_one_graph_with_the_same_gradients(kind: type[SequenceMixer], documents: bool) -> None:
+    layer, x = mixer(kind), text(2, 20).requires_grad_()
+    positions = packed(7, 13).expand(2, -1) if documents else None
+    torch._dynamo.reset()
+    y = torch.compile(layer, backend="aot_eager", fullgraph=True)(x, positions=positions)
+    expected = layer(x, positions=positions)
+    torch.testing.assert_close(y, expected)
+    inputs = (x, *layer.parameters())
+    for got, wanted in zip(gradients(y, *inputs), gradients(expected, *inputs), strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("kind", [Mamba2, GatedDeltaNet])
+def test_decays_start_as_their_papers_have_them_after_the_models_initialiser(kind: type[SequenceMixer]) -> None:
+    layer = Mamba2(d_model=512, d_head=8) if kind is Mamba2 else GatedDeltaNet(d_model=512, n_heads=128)
+    initialise(layer, seed=0, n_layers=2)
+    dt, rate = torch.nn.functional.softplus(layer.dt_bias.detach()), layer.A_log.detach().exp()
+    assert 0.00099 <= dt.min() < 0.003
+    assert 0.04 < dt.max() <= 0.101
+    assert rate.min() >= (1 if kind is Mamba2 else 0)
+    assert rate.max() <= 16.001
+    assert rate.mean() == pytest.approx(8.5 if kind is Mamba2 else 8, abs=1.5)
 
 
 def test_a_mamba_starts_with_its_own_steps_and_decays_after_the_models_initialiser() -> None:
@@ -165,3 +297,14 @@ def test_bf16_autocast_stays_near_fp32(kind: type[SequenceMixer], documents: boo
     with torch.autocast("cpu", torch.bfloat16):
         y = layer(x.bfloat16(), positions=positions)
     torch.testing.assert_close(y.float(), layer(x, positions=positions), atol=0.03, rtol=0.03)
+
+
+@every_matrix_state
+def test_a_state_is_kept_in_fp32_where_the_weights_are_not(kind: type[SequenceMixer]) -> None:
+    layer = mixer(kind).bfloat16()
+    cache = layer.init_cache(2, 8)
+    for part in text(2, 8).bfloat16().split((5, 1, 2), dim=1):
+        assert layer(part, cache=cache).dtype == torch.bfloat16
+    assert isinstance(cache, StateCache)
+    assert cache.state.dtype == torch.float32
+    assert cache.window is None or cache.window.dtype == torch.bfloat16

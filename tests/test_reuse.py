@@ -31,11 +31,11 @@ sys.meta_path.insert(0, Refuse())
 
 USE = """
 import torch
-from NAME import Attention, Decoder, Experts, LayerNorm, MLP, MoE, PreNorm, RMSNorm, Rotary, TopK
+from NAME import Attention, Decoder, Embedding, Experts, LayerNorm, MLP, MoE, PreNorm, RMSNorm, Rotary, TopK
 moe = MoE(d_model=16, router=TopK(d_model=16, n_experts=4, top_k=2), experts=Experts(d_model=16, d_ff=8, n_experts=4))
 attention = Attention(d_model=16, n_heads=4, n_kv_heads=2, position=Rotary(d_head=4))
 block = PreNorm(mixer=attention, ffn=moe, mixer_norm=RMSNorm(d_model=16), ffn_norm=LayerNorm(d_model=16))
-model = Decoder(d_model=16, vocab_size=11, layers=[block], final_norm=RMSNorm(d_model=16))
+model = Decoder(embedding=Embedding(d_model=16, vocab_size=11), layers=[block], final_norm=RMSNorm(d_model=16))
 model(torch.arange(10)[None]).sum().backward()
 print("fine")
 """

@@ -13,7 +13,7 @@ import torch
 
 from arch.decode import generate
 from runs import job, record
-from runs.build import ConfigError
+from runs.errors import ConfigError
 from runs.sample import Stream, load_run, main, parse, sample
 from runs.tokenizer import Bytes
 from runs.train import guarded

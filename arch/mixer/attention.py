@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..contracts import Cache, Cost, Pattern, Position, SequenceMixer, parameters_only
+from ..contracts import Cache, Cost, Pattern, Position, parameters_only
 from ..ops.blocked import Plan, attend_blocks, local_sight, recall_plan, whole_sight
 from ..pattern import Full
 from ..score import DotProduct, Score
 from .cache import KVCache
+from .heads import Bias, Heads
 
 
-class Attention(SequenceMixer):
+class Attention(Heads):
     """Every token takes a weighted mean of the values of the tokens that it sees, once per head.
 
     y_i = W_o concat_h sum_j softmax_j(score(q_ih, k_jg)) v_jg,  g = the kv head that query head h shares
@@ -23,10 +24,11 @@ class Attention(SequenceMixer):
     2 * n_heads * d_head multiply-adds per pair seen; 2 * n_kv_heads * d_head numbers of state for each token kept.
     Args:   d_model: channels of each token. n_heads: query heads. n_kv_heads: key and value heads, each shared by
             n_heads / n_kv_heads query heads; None = n_heads. d_head: channels of one head; None = d_model / n_heads.
-            bias: whether the four projections have one. pattern: which keys a query sees; None = all earlier ones.
+            bias: on all four projections (true), on none (false), or on all but the output's (qkv).
+            pattern: which keys a query sees; None = all earlier ones.
             position: its rotation and its bias are used; None = no place is told here. score: None = scaled dot product.
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
-    Raises: ValueError: n_heads does not divide d_model; n_kv_heads does not divide n_heads.
+    Raises: ValueError: n_heads does not divide d_model; n_kv_heads does not divide n_heads; an unknown bias.
     """
 
     def __init__(
@@ -36,22 +38,12 @@ class Attention(SequenceMixer):
         n_heads: int,
         n_kv_heads: int | None = None,
         d_head: int | None = None,
-        bias: bool = False,
+        bias: Bias = False,
         pattern: Pattern | None = None,
         position: Position | None = None,
         score: Score | None = None,
     ) -> None:
-        super().__init__()
-        n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
-        if d_head is None:
-            _must_divide("n_heads", n_heads, "d_model", d_model, " (or pass d_head)")
-            d_head = d_model // n_heads
-        _must_divide("n_kv_heads", n_kv_heads, "n_heads", n_heads)
-        self.n_heads, self.n_kv_heads, self.d_head = n_heads, n_kv_heads, d_head
-        self.q_proj = nn.Linear(d_model, n_heads * d_head, bias=bias)
-        self.k_proj = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
-        self.v_proj = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
-        self.o_proj = nn.Linear(n_heads * d_head, d_model, bias=bias)
+        super().__init__(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads, d_head=d_head, bias=bias)
         self.pattern = Full() if pattern is None else pattern
         self.position = Position() if position is None else position
         self.score = DotProduct() if score is None else score
@@ -103,14 +95,6 @@ class Attention(SequenceMixer):
         return seq if self.reach is None else min(seq, self.reach)
 
     def cost(self, seq: int) -> Cost:
-        weights = [proj.weight for proj in (self.q_proj, self.k_proj, self.v_proj, self.o_proj)]
-        pairs = self.pattern.pairs(seq) / seq
-        flops = 2 * sum(w.numel() for w in weights) + 4 * self.n_heads * self.d_head * pairs
-        state = 2 * self.n_kv_heads * self.d_head * self._kept(seq) * weights[0].element_size() if self.causal else 0
+        flops = self.projection_flops() + 4 * self.n_heads * self.d_head * self.pattern.pairs(seq) / seq
+        state = self.state_bytes(self._kept(seq)) if self.causal else 0
         return parameters_only(self) + Cost(flops=flops, state_bytes=state)
-
-
-def _must_divide(part_name: str, part: int, whole_name: str, whole: int, instead: str = "") -> None:
-    if part < 1 or whole % part:
-        choices = ", ".join(str(n) for n in range(1, whole + 1) if whole % n == 0)
-        raise ValueError(f"{part_name} {part} does not divide {whole_name} {whole}: take one of {choices}{instead}")

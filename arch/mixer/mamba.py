@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..contracts import Cache, Cost, SequenceMixer, documents, parameters_only
+from ..contracts import Cache, Cost, SequenceMixer, parameters_only
+from ..ops.conv import causal_conv
 from ..ops.scan import linear_scan
-
-
-class MambaCache(Cache):
-    """The last inputs of the convolution, (b, d_inner, d_conv - 1), and the state, (b, d_inner, d_state)."""
-
-    def __init__(self, *, window: Tensor, state: Tensor) -> None:
-        self.window = window
-        self.state = state
+from .state import StateCache, draw_step_bias, forget_at_starts, without_autocast, zero_state
 
 
 class Mamba(SequenceMixer):
@@ -66,65 +59,46 @@ class Mamba(SequenceMixer):
 
     def reset_parameters(self) -> None:
         """dt starts log-uniform in its range (its bias is softplus' inverse of that), A at -1 ... -d_state."""
-        low, high = (math.log(end) for end in self.dt_range)
         d_inner, d_state = self.A_log.shape
         with torch.no_grad():
             nn.init.uniform_(self.dt_proj, -(self.dt_proj.shape[1] ** -0.5), self.dt_proj.shape[1] ** -0.5)
-            dt = torch.empty_like(self.dt_bias).uniform_(low, high).exp().clamp(min=1e-4)
-            self.dt_bias.copy_(dt + (-torch.expm1(-dt)).log())
+            draw_step_bias(self.dt_bias, *self.dt_range)
             self.A_log.copy_(torch.arange(1, d_state + 1, device=self.A_log.device).log().expand(d_inner, d_state))
             nn.init.ones_(self.D)
 
     def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        assert cache is None or isinstance(cache, MambaCache)
+        assert cache is None or isinstance(cache, StateCache)
         before = self._empty(x.shape[0]) if cache is None else cache
+        assert before.window is not None
         u, z = self.in_proj(x).chunk(2, dim=-1)  # twice (b, s, d_inner)
-        u, window = self._convolve(u.mT, before.window, None if positions is None else documents(positions))
-        u = F.silu(u.mT)  # (b, s, d_inner)
-        y, state = self._scan(u, before.state, None if positions is None else positions == 0)
+        u, window = causal_conv(self.conv1d, u, before.window, positions)
+        y, state = self._scan(F.silu(u), before.state, positions)
         if cache is not None:
             cache.window, cache.state = window.clone(), state.clone()  # views would keep the whole text alive
         return self.o_proj(y.to(z.dtype) * F.silu(z))
 
-    def _convolve(self, u: Tensor, window: Tensor, document: Tensor | None) -> tuple[Tensor, Tensor]:
-        """u: (b, d_inner, s), document: (b, s), from 0 for what goes on -> the convolved u and the next window."""
-        seq, taps = u.shape[2], self.conv1d.weight.shape[2]
-        u = torch.cat((window.to(u.dtype), u), dim=2)  # (b, d_inner, d_conv - 1 + s)
-        if document is None:
-            return self.conv1d(u), u[..., seq:].to(window.dtype)
-        document = F.pad(document, (taps - 1, 0))[:, None]  # what the window still holds belongs to document 0
-        own = document[..., taps - 1 :]
-        y = torch.zeros_like(u[..., :seq])
-        for tap, weight in enumerate(self.conv1d.weight[:, 0, :, None].unbind(1)):
-            y = y + weight * u[..., tap : tap + seq].where(document[..., tap : tap + seq] == own, 0)
-        assert self.conv1d.bias is not None
-        return y + self.conv1d.bias[:, None], u[..., seq:].where(document[..., seq:] == own[..., -1:], 0).to(window.dtype)
-
-    def _scan(self, u: Tensor, state: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor]:
-        """u: (b, s, d_inner), starts: (b, s) -> y and the last state. At least fp32, under autocast too: errors add up."""
+    def _scan(self, u: Tensor, state: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
+        """u: (b, s, d_inner) -> y and the last state. At least fp32, under autocast too: errors add up."""
         rank, d_state = self.dt_proj.shape[1], self.A_log.shape[1]
         by_token = self.x_proj(u).to(state.dtype)
-        with contextlib.nullcontext() if u.is_meta else torch.autocast(u.device.type, enabled=False):
+        with without_autocast(u):
             u = u.to(state.dtype)
             for_dt, into, out = by_token.split((rank, d_state, d_state), dim=-1)
             dt = F.softplus(F.linear(for_dt, self.dt_proj.to(state.dtype), self.dt_bias.to(state.dtype)))
             decay = dt[..., None] * -self.A_log.to(state.dtype).exp()  # (b, s, d_inner, d_state), a logarithm
-            if starts is not None:
-                decay = decay.masked_fill(starts[..., None, None], -math.inf)
-            h = linear_scan(decay.exp(), (dt * u)[..., None] * into[..., None, :], state)
+            h = linear_scan(forget_at_starts(decay, positions).exp(), (dt * u)[..., None] * into[..., None, :], state)
             y = (h @ out[..., None])[..., 0] + self.D.to(state.dtype) * u
         return y, h[:, -1]
 
     def init_cache(self, batch: int, max_seq: int) -> Cache:
         return self._empty(batch)
 
-    def _empty(self, batch: int) -> MambaCache:
+    def _empty(self, batch: int) -> StateCache:
         channels, _, taps = self.conv1d.weight.shape
-        state = self.A_log.new_zeros(batch, *self.A_log.shape, dtype=torch.promote_types(self.A_log.dtype, torch.float32))
-        return MambaCache(window=self.A_log.new_zeros(batch, channels, taps - 1), state=state)
+        window = self.conv1d.weight.new_zeros(batch, channels, taps - 1)
+        return StateCache(state=zero_state(self.A_log, batch, *self.A_log.shape), window=window)
 
     def cost(self, seq: int) -> Cost:
         parts = (self.in_proj.weight, self.conv1d.weight, self.x_proj.weight, self.dt_proj, self.o_proj.weight, self.A_log)
-        empty = self._empty(1)  # A_log has as many numbers as one token reads from the state
-        state = sum(part.numel() * part.element_size() for part in (empty.window, empty.state))
-        return parameters_only(self) + Cost(flops=2 * sum(part.numel() for part in parts), state_bytes=state)
+        flops = 2 * sum(part.numel() for part in parts)  # A_log has as many numbers as one token reads from the state
+        return parameters_only(self) + Cost(flops=flops, state_bytes=self._empty(1).nbytes)

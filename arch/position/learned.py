@@ -22,10 +22,10 @@ class Learned(Position):
     def __init__(self, *, d_model: int, max_seq: int) -> None:
         super().__init__()
         self.table = nn.Embedding(max_seq, d_model)
+        self.longest = max_seq
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
         if x.shape[1] > self.table.num_embeddings:
-            raise ValueError(
-                f"a text of {x.shape[1]} tokens is longer than the position table: max_seq is {self.table.num_embeddings}"
-            )
+            most = self.table.num_embeddings
+            raise ValueError(f"a text of {x.shape[1]} tokens is longer than the position table: max_seq is {most}")
         return x + self.table(positions)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -14,19 +16,23 @@ class Sinusoidal(Position):
 
     y[i, 2j] = x[i, 2j] + sin(i / 10000^(2j / d_model)),  y[i, 2j+1] = x[i, 2j+1] + cos(i / 10000^(2j / d_model))
 
-    Paper: Vaswani 2017, arXiv:1706.03762 (section 3.5). Differs: the embeddings are not multiplied by sqrt(d_model).
+    Paper: Vaswani 2017, arXiv:1706.03762 (section 3.5). Differs: halves puts all sines before all cosines, as Marian does;
+    the factor sqrt(d_model) on the embeddings is the embedding's scale.
     Cost per token: no parameters, no matrix products, no state.
-    Args:   d_model: channels of each token, even.
+    Args:   d_model: channels of each token, even. layout: interleaved (sine, cosine, sine ...) or halves.
     Shape:  x: (batch, seq, d_model), positions: (batch or 1, seq) -> (batch, seq, d_model)
-    Raises: ValueError: an odd d_model.
+    Raises: ValueError: an odd d_model; an unknown layout.
     """
 
-    def __init__(self, *, d_model: int) -> None:
+    def __init__(self, *, d_model: int, layout: Literal["interleaved", "halves"] = "interleaved") -> None:
         super().__init__()
         if d_model % 2:
             raise ValueError(f"sinusoids come in pairs: d_model is {d_model}, {d_model + 1} would do")
+        if layout not in ("interleaved", "halves"):
+            raise ValueError(f"layout={layout!r}: choose interleaved or halves (all sines, then all cosines)")
+        self.pairs_at = -1 if layout == "interleaved" else -2
         self.frequencies = Constant([10000.0 ** (-j / d_model) for j in range(0, d_model, 2)])
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
         angles = positions[..., None] * self.frequencies.tensor  # (b, s, m / 2)
-        return x + torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2).to(x.dtype)
+        return x + torch.stack((angles.sin(), angles.cos()), dim=self.pairs_at).flatten(-2).to(x.dtype)

@@ -1,7 +1,9 @@
 """What a run learns from: the user's text, token files, data sets, and probes made on the fly."""
 
 from .contract import Batch, Data
+from .docstrings import Docstrings
 from .huggingface import HuggingFace
+from .packages import Packages
 from .probes import MQAR, Copying, InductionHeads, ModularAddition, SelectiveCopying
 from .python_source import PythonSource
 from .shards import Shards
@@ -12,9 +14,11 @@ __all__ = [
     "Batch",
     "Copying",
     "Data",
+    "Docstrings",
     "HuggingFace",
     "InductionHeads",
     "ModularAddition",
+    "Packages",
     "PythonSource",
     "SelectiveCopying",
     "Shards",

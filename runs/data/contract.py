@@ -16,6 +16,10 @@ class Batch(NamedTuple):
     tokens: Tensor  # (b, s) int64
     targets: Tensor  # (b, s) int64, IGNORED where nothing is asked
     positions: Tensor | None = None  # (b, s) int64, a 0 starts a document; None: each row is one document from place 0
+    types: Tensor | None = None  # (b, s) int64, which segment a token belongs to, where rows are made of several
+    labels: Tensor | None = None  # (b,) int64, the class of each row, where rows are classified
+    source: Tensor | None = None  # (b, n) int64, the text to read before ``tokens`` is written, where there is one
+    source_positions: Tensor | None = None  # (b, n) int64, as positions: padding has 0
 
 
 class Data(Protocol):

@@ -16,7 +16,7 @@ from ..tokenizer.contract import Tokenizer
 from . import cache
 from .stream import StreamData, TokenStream
 
-FORMAT = "tokens 1"  # part of every cache key: change it with anything that decides what is stored
+FORMAT = "tokens 2"  # part of every cache key: change it with anything that decides what is stored
 HELD_OUT = 0.1  # of the text
 
 
@@ -53,9 +53,9 @@ class Corpus(StreamData):
         return self._tokens[1]["sha256"]
 
     @cached_property
-    def token_bytes(self) -> Tensor:
-        assert self._tokens  # a tokenizer may have to learn first
-        return torch.from_numpy(self.tokenizer.token_bytes)
+    def token_bytes(self) -> Tensor | None:
+        spelt = self._tokens[1]["spelt"]  # a tokenizer may have to learn first
+        return torch.from_numpy(self.tokenizer.token_bytes) if spelt == "yes" else None
 
     @cached_property
     def train(self) -> TokenStream:
@@ -79,7 +79,10 @@ class Corpus(StreamData):
         state = np.frombuffer(self.tokenizer.state(), dtype=np.uint8)
         arrays = {"train": self.tokenizer.encode(train), "validation": self.tokenizer.encode(validation), "tokenizer": state}
         # 0xff never occurs in UTF-8, so the digest tells where the text was split
-        facts = {"sha256": hashlib.sha256(train.encode() + b"\xff" + validation.encode()).hexdigest()}
+        facts = {
+            "sha256": hashlib.sha256(train.encode() + b"\xff" + validation.encode()).hexdigest(),
+            "spelt": "yes" if self.tokenizer.spells(train) and self.tokenizer.spells(validation) else "no",
+        }
         cache.store(name, arrays, facts)
         return arrays, facts
 

@@ -3,5 +3,7 @@
 from .bpe import BPE
 from .byte import Bytes
 from .contract import Tokenizer
+from .file import File
+from .wordpiece import WordPiece
 
-__all__ = ["BPE", "Bytes", "Tokenizer"]
+__all__ = ["BPE", "Bytes", "File", "Tokenizer", "WordPiece"]

@@ -17,6 +17,10 @@ class Bytes:
     def token_bytes(self) -> np.ndarray:
         return np.ones(256, dtype=np.int64)
 
+    @property
+    def specials(self) -> dict[str, int]:
+        return {}
+
     def fit(self, texts: Iterable[str]) -> None:
         """Bytes learn nothing."""
 
@@ -25,6 +29,9 @@ class Bytes:
 
     def restore(self, state: bytes) -> None:
         """Bytes have learnt nothing."""
+
+    def spells(self, text: str) -> bool:
+        return True
 
     def encode(self, text: str) -> np.ndarray:
         return np.frombuffer(text.encode("utf-8"), dtype=np.uint8)

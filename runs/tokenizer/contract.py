@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Tokenizer(Protocol):
-    """Text to tokens and back, without loss. It knows no files: who owns the text keeps what was learnt from it."""
+    """Text to tokens and back. It keeps no files: who owns the text keeps what was learnt from it."""
 
     @property
     def vocab_size(self) -> int:
@@ -23,7 +23,12 @@ class Tokenizer(Protocol):
 
     @property
     def token_bytes(self) -> np.ndarray:
-        """(vocab_size,) int64: the UTF-8 bytes that each token stands for; they add up to those of the text."""
+        """(vocab_size,) int64: the UTF-8 bytes that each token stands for; for a text that it spells they add up."""
+        ...
+
+    @property
+    def specials(self) -> dict[str, int]:
+        """The special tokens that there are, by what they are for: pad, bos, eos, cls, sep, mask, unk."""
         ...
 
     def fit(self, texts: Iterable[str]) -> None:
@@ -36,6 +41,10 @@ class Tokenizer(Protocol):
 
     def restore(self, state: bytes) -> None:
         """Know again what was learnt when state was taken."""
+        ...
+
+    def spells(self, text: str) -> bool:
+        """Whether its tokens give this text back and their bytes are its bytes: without that, bits per byte mean nothing."""
         ...
 
     def encode(self, text: str) -> np.ndarray:

@@ -1,0 +1,30 @@
+"""No wiring at all."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..contracts import Block, Cache, ChannelMixer, SequenceMixer
+
+
+class Plain(Block):
+    """Mixer, then ffn: no norm, and nothing is carried past them.
+
+    y = ffn(mixer(x))
+
+    Paper: Elman 1990 and every stacked RNN since; He 2015, arXiv:1512.03385, for what a residual is good for. Differs: nothing.
+    Cost per token: that of its parts.
+    Args:   mixer: over the sequence. ffn: over the channels; None = mixer only.
+            dropout: share of each sublayer's outputs that is zeroed in training.
+    Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
+    """
+
+    def __init__(self, *, mixer: SequenceMixer, ffn: ChannelMixer | None = None, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.ffn = ffn
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        x = self.dropout(self.mixer(x, positions=positions, cache=cache))
+        return x if self.ffn is None else self.dropout(self.ffn(x))

@@ -1,0 +1,38 @@
+"""What an encoder's outputs are read by."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..contracts import Norm
+from ..ffn.activation import activation_by_name
+
+
+class MaskedLMHead(nn.Module):
+    """The logits of a token that was hidden, from the encoder's output at its place.
+
+    logits = E norm(activation(W x + b)) + c,  E = the encoder's own embedding table
+
+    Paper: Devlin 2018, arXiv:1810.04805 (section 3.1, task 1; the transform is that of its code). Differs: nothing.
+    Cost per token: d_model^2 + d_model parameters, those of the norm and vocab_size more; as many multiply-adds but for the
+    biases, and vocab_size * d_model for the logits.
+    Args:   d_model: channels of each token. vocab_size: rows of the table. norm: before the logits.
+            activation: gelu, gelu_tanh, relu, relu2 or silu.
+    Shape:  x: (..., d_model), table: (vocab_size, d_model) -> (..., vocab_size)
+    Raises: ValueError: unknown activation.
+    """
+
+    def __init__(self, *, d_model: int, vocab_size: int, norm: Norm, activation: str = "gelu") -> None:
+        super().__init__()
+        self.proj = nn.Linear(d_model, d_model)
+        self.activation = activation_by_name(activation)
+        self.norm = norm
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        return F.linear(self.norm(self.activation(self.proj(x))), table, self.bias)

@@ -1,0 +1,125 @@
+"""A drawing of the stack, from the tokens at the bottom to the logits at the top, read off the built model."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from torch import nn
+
+from arch.contracts import Block, Norm
+from arch.mixer import CrossAttention
+from arch.model import Decoder, Embedding, Encoder, Stack
+
+from .folding import Repeat, fold
+from .pictures import Picture, aligned, beside, box, framed, meeting, pile, word
+from .tree import WIDTH, read, unnamed
+from .wiring import Meeting, Step, wiring
+from .words import parts, settings, shape
+
+TEXT = 36  # characters in a line of a box
+
+
+def drawing(model: nn.Module) -> str:
+    """Every stack of the model: one, or an encoder and a decoder side by side where there is room.
+
+    Raises: ValueError: a model without a stack of layers.
+    """
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, Stack)]
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no stack of layers to draw: a Decoder, an Encoder or both are expected")
+    if len(found) == 1:
+        return "\n".join(line.rstrip() for line in stack(found[0][1]).lines)
+    first, *others = [stack(module, name.rpartition(".")[2], several=True) for name, module in found]
+    lines = first
+    for other in others:
+        joined = beside(lines, other)
+        if max(map(len, joined)) > WIDTH:
+            joined = [line.rstrip() for line in (*other.lines, "", *lines.lines)]
+        width = max(map(len, joined))
+        lines = Picture([line.ljust(width) for line in joined], lines.axis)
+    return "\n".join(line.rstrip() for line in lines.lines)
+
+
+def stack(model: Stack, name: str = "", *, several: bool = False) -> Picture:
+    """From its tokens to what comes out of it."""
+    pictures = [word(f"{name} tokens".strip()), embedding(model.embedding)]
+    pictures += layers(model.blocks)
+    if model.final_norm is not None:
+        pictures.append(part(model.final_norm))
+    if isinstance(model, Decoder):
+        head = ["the embedding's table"] if model.lm_head is None else [f"lm_head {shape(model.lm_head.weight)}"]
+        head += [] if model.logit_bias is None else [f"+ logit_bias {shape(model.logit_bias)}"]
+        pictures += [box(head), word("logits of the next token")]
+    elif several:
+        pictures.append(word("memory"))
+    else:
+        pictures.append(word("outputs"))
+    if isinstance(model, Encoder) and model.pooler is not None:
+        pictures += [word("the first token's alone"), part(model.pooler), word("one vector for the text")]
+    return pile(pictures)
+
+
+def embedding(module: Embedding) -> Picture:
+    lines = [f"{type(module).__name__} {shape(module.weight)}"]
+    lines += [] if module.scale == 1 else [f"times {module.scale:g}"]
+    if module.position is not None:
+        lines.append(" ".join([f"+ {type(module.position).__name__}", *map(shape, module.position.parameters())]))
+    if module.types is not None:
+        lines.append(f"+ segments {shape(module.types.weight)}")
+    pictures = [box(lines)] if module.norm is None else [box(lines), part(module.norm)]
+    return pile(pictures)
+
+
+def layers(blocks: Sequence[Block]) -> list[Picture]:
+    """Each kind of layer once, in a frame that says how often; all frames as wide as the widest."""
+    return _repeats(blocks, fold(unnamed(tuple(read(block) for block in blocks))), outermost=True)
+
+
+def _repeats(blocks: Sequence[Block], repeats: Sequence[Repeat], *, outermost: bool) -> list[Picture]:
+    inner = [
+        pile(_repeats(blocks, repeat.parts, outermost=False)) if repeat.parts else layer(blocks[repeat.first])
+        for repeat in repeats
+    ]
+    titles = []
+    for repeat in repeats:
+        kind = f"{repeat.items} layers" if repeat.parts else type(blocks[repeat.first]).__name__
+        count = f"{repeat.times} x {kind}" if repeat.times > 1 else kind
+        numbers = f", layer{'s' if '-' in repeat.label else ''} {repeat.label}" if outermost else ""
+        titles.append(count + numbers)
+    return aligned([framed(picture, title) for picture, title in zip(aligned(inner), titles, strict=True)])
+
+
+def layer(block: Block) -> Picture:
+    """Its parts along the paths that its own forward takes."""
+    return _path(wiring(block), block)
+
+
+def _path(steps: Sequence[Step], block: Block) -> Picture:
+    pictures = []
+    for step in steps:
+        if isinstance(step, Meeting):
+            paths = [_path(path, block) for path in step.paths if path]
+            pictures.append(meeting(step.symbol, paths, residual=not all(step.paths)))
+        else:
+            module = dict(block.named_modules()).get(step)
+            pictures.append(word(step) if module is None else part(module))
+    return pile(pictures)
+
+
+def part(module: nn.Module) -> Picture:
+    """A norm as a word; anything else as a box with its parameters, settings and parts."""
+    kind = type(module).__name__
+    if isinstance(module, Norm):
+        return word(kind)
+    params = sum(parameter.numel() for parameter in module.parameters())
+    told = [" ".join([type(inner).__name__, *settings(inner)]) for inner in parts(module)]
+    lines = [f"{kind}, {params:,} parameters", *_wrapped(" ".join(settings(module)))]
+    lines += [line for text in told for line in _wrapped(text)]
+    if isinstance(module, CrossAttention):
+        lines.append("reads the memory")
+    return box(lines)
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, TEXT, break_long_words=False)

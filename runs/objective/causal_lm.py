@@ -1,0 +1,38 @@
+"""The language model's objective: at every place, the next token."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from arch import Decoder
+
+from ..data.contract import Batch, Data
+from .contract import Question, Task, refuse_other_models
+
+
+class CausalLM:
+    """Every target of a batch is asked for at its place: of a text, the next token.
+
+    L = -mean_t log p(x_{t+1} | x_1 .. x_t)
+
+    Paper: Radford 2018 (GPT, eq. 1). Differs: nothing.
+    Raises: ValueError: a model that is no decoder.
+    """
+
+    def data(self, data: Data, *, seq_len: int) -> Data:
+        data.check(seq_len=seq_len)
+        return data
+
+    def task(self, model: nn.Module, data: Data) -> Task:
+        refuse_other_models(model, "causal_lm", Decoder)
+        return NextToken(model=model, heads={}, questions={"": Question(text=True)})
+
+
+class NextToken(Task):
+    """A decoder's own logits."""
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return {"": self.model(batch.tokens, positions=batch.positions)}
+
+    def targets(self, batch: Batch) -> dict[str, Tensor]:
+        return {"": batch.targets}

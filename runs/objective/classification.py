@@ -1,0 +1,96 @@
+"""Which class is a text of?"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from arch import Decoder, Encoder
+
+from ..data.contract import IGNORED, Batch, Data
+from .contract import Question, Task, first_batch, refuse_other_models
+from .marked import Marked
+from .pool import Pool, pooled
+
+
+class Classification:
+    """The class of each row, from one vector for its text; beside it, where asked, the language model's own question.
+
+    L = -mean over rows of log p(label | the row) + lm_weight * L_LM
+
+    Paper: Radford 2018 (GPT, eqs. 3-5); Devlin 2018, arXiv:1810.04805 (section 4.1: [CLS] in front, [SEP] at the end).
+        Differs: GPT's delimiters are left out.
+    Args:   causal: whether the model sees what is before a token only. pool: which vector: the last token's, the mean, or the
+            first token's, for which [CLS] is put in front (through the pooler, where there is one);
+            None = last for a causal model, else first. lm_weight: of the next tokens' loss; 0 = they are not asked for.
+    Raises: ValueError: data without labels; an encoder-decoder; an impossible pool; an encoder that is to predict next tokens.
+    """
+
+    def __init__(self, *, causal: bool = True, pool: Pool | None = None, lm_weight: float = 0.0) -> None:
+        self.pool: Pool = ("last" if causal else "first") if pool is None else pool
+        if causal and self.pool == "first":
+            raise ValueError("pool=first: the first token of a causal model sees nothing of the text; take last or mean")
+        if lm_weight < 0:
+            raise ValueError(f"lm_weight={lm_weight}: at least 0 is expected; 0 = the next tokens are not asked for")
+        if lm_weight and not causal:
+            raise ValueError(f"lm_weight={lm_weight}: this model sees the next tokens, so they cannot be asked for; take 0")
+        self.lm_weight = lm_weight
+
+    def data(self, data: Data, *, seq_len: int) -> Data:
+        if first_batch(data, seq_len=seq_len).labels is None or not hasattr(data, "n_classes"):
+            raise ValueError(
+                f"objective=classification asks for the class of a row, but the rows of {type(data).__name__} have no labels: "
+                "take data=packages"
+            )
+        if self.pool != "first":
+            return data
+        framed = Framed(data)
+        framed.check(seq_len=seq_len)
+        return framed
+
+    def task(self, model: nn.Module, data: Data) -> Task:
+        kinds = (Decoder,) if self.lm_weight else (Decoder, Encoder)
+        refuse_other_models(model, "classification_lm" if self.lm_weight else "classification", *kinds)
+        classifier = nn.Linear(cast(Any, model).embedding.embedding_dim, cast(Any, data).n_classes)
+        questions = {"": Question()} | ({"lm": Question(self.lm_weight, text=True)} if self.lm_weight else {})
+        return Classifier(model=model, heads={"classifier": classifier}, questions=questions, pool=self.pool)
+
+
+class Classifier(Task):
+    """A decoder or an encoder with a linear map from one vector for the row to the classes."""
+
+    def __init__(
+        self, *, model: nn.Module, heads: dict[str, nn.Module], questions: dict[str, Question], pool: Pool
+    ) -> None:
+        super().__init__(model=model, heads=heads, questions=questions)
+        self.pool = pool
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        model = cast(Decoder, self.model)
+        x = model.hidden(batch.tokens, positions=batch.positions)  # (b, s, m)
+        answers = {"": self.heads["classifier"](pooled(model, x, batch.positions, self.pool))}
+        return answers | ({"lm": model.logits(x)} if "lm" in self.questions else {})
+
+    def targets(self, batch: Batch) -> dict[str, Tensor]:
+        assert batch.labels is not None
+        return {"": batch.labels} | ({"lm": batch.targets} if "lm" in self.questions else {})
+
+
+class Framed(Marked):
+    """Rows with [CLS] in front and [SEP] at the end."""
+
+    def __init__(self, data: Data) -> None:
+        super().__init__(data, marks=2)
+        self.n_classes = cast(Any, data).n_classes
+
+    @property
+    def chance(self) -> float | None:
+        return self.inner.chance
+
+    def laid_out(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        first, last = (torch.full_like(batch.tokens[:, :1], self.specials[role]) for role in ("cls", "sep"))
+        tokens = torch.cat((first, batch.tokens, last), dim=1)
+        return Batch(tokens, torch.full_like(tokens, IGNORED), labels=batch.labels)

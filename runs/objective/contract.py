@@ -1,0 +1,81 @@
+"""What the training loop knows about objectives: a task asks a model questions, and every answer costs a cross-entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from arch import Decoder, Encoder, EncoderDecoder
+
+from ..data.contract import Batch, Data
+
+FITTING = {
+    Decoder: "causal_lm, classification or classification_lm",
+    Encoder: "masked_lm or classification",
+    EncoderDecoder: "seq2seq",
+}
+
+
+class Question(NamedTuple):
+    """weight: of its mean cross-entropy in the loss. text: whether all tokens of a text are asked for, so that what they cost
+    can be told in bits per byte."""
+
+    weight: float = 1.0
+    text: bool = False
+
+
+class Task(nn.Module):
+    """A model with what is asked of it: batch -> the logits of each question.
+
+    loss = sum_q weight_q * mean over q's targets of the cross-entropy
+
+    Args:   model: it is named ``model`` in a checkpoint. heads: further modules that learn with it, and what they are
+            called. questions: by name. The first is what arms are compared by; it is called "", and its metrics have no prefix.
+    """
+
+    def __init__(self, *, model: nn.Module, heads: Mapping[str, nn.Module], questions: Mapping[str, Question]) -> None:
+        super().__init__()
+        self.model = model
+        self.heads = nn.ModuleDict(heads)
+        self.questions = dict(questions)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Each question's logits, (b, s, answers) or (b, answers)."""
+        raise NotImplementedError
+
+    def targets(self, batch: Batch) -> dict[str, Tensor]:
+        """Each question's right answers, (b, s) or (b,), IGNORED where nothing is asked; from the batch alone."""
+        raise NotImplementedError
+
+
+class Objective(Protocol):
+    """What a model is trained for; built from config, it holds settings and nothing else."""
+
+    def data(self, data: Data, *, seq_len: int) -> Data:
+        """What the model is to see of the data, checked for rows of seq_len tokens. Raises ValueError: it has not what is asked."""
+        ...
+
+    def task(self, model: nn.Module, data: Data) -> Task:
+        """The model with its heads, whose weights are still to be drawn. data: as ``data`` has made it.
+
+        Raises ValueError: a model of another kind.
+        """
+        ...
+
+
+def first_batch(data: Data, *, seq_len: int) -> Batch:
+    """A row to see what there is in it, once the data is checked."""
+    data.check(seq_len=seq_len)
+    return data.batch(seed=0, step=0, batch_size=1, seq_len=seq_len)
+
+
+def refuse_other_models(model: nn.Module, objective: str, *kinds: type[nn.Module]) -> None:
+    if not isinstance(model, kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        fitting = next((names for kind, names in FITTING.items() if isinstance(model, kind)), "another")
+        raise ValueError(
+            f"objective={objective} trains a model of the kind {wanted}, but this one is of the kind {type(model).__name__}: "
+            f"take objective={fitting}, or another model"
+        )

@@ -1,0 +1,73 @@
+"""BERT's objective: what was hidden, and does B follow A?"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from arch import Encoder, LayerNorm, MaskedLMHead
+
+from ..data.contract import Batch, Data
+from .contract import Question, Task, first_batch, refuse_other_models
+from .masked_text import MaskedText
+from .pool import whole
+
+
+class MaskedLM:
+    """Tokens that are hidden, from both sides; and of two segments, whether the second goes on where the first ends.
+
+    L = -mean over what is asked of log p(x_t | the row) - nsp_weight * mean over rows of log p(label | the row)
+
+    Paper: Devlin 2018, arXiv:1810.04805 (section 3.1). Differs: see MaskedText.
+    Args:   mask_rate: share of the tokens that are asked for. nsp_weight: of the second question; 0 = no pairs, rows are one
+            segment. eps: of the head's norm, the model's own.
+    Raises: ValueError: a model that is no encoder; rows that are no stretches of text; a rate that is no share.
+    """
+
+    def __init__(self, *, mask_rate: float = 0.15, nsp_weight: float = 1.0, eps: float = 1e-5) -> None:
+        if not 0 < mask_rate < 1:
+            raise ValueError(f"mask_rate={mask_rate}: a share above 0 and below 1 is expected")
+        if nsp_weight < 0:
+            raise ValueError(f"nsp_weight={nsp_weight}: at least 0 is expected; 0 = no pairs of segments")
+        self.mask_rate, self.nsp_weight, self.eps = mask_rate, nsp_weight, eps
+
+    def data(self, data: Data, *, seq_len: int) -> Data:
+        masked = MaskedText(data, rate=self.mask_rate, pairs=self.nsp_weight > 0)
+        masked.check(seq_len=seq_len)
+        if first_batch(data, seq_len=seq_len - masked.marks).positions is not None:
+            raise ValueError(
+                f"objective=masked_lm hides tokens of a running text, but the rows of {type(data).__name__} are examples: "
+                "take data=python_source, or data=text data.path=FILE"
+            )
+        return masked
+
+    def task(self, model: nn.Module, data: Data) -> Task:
+        refuse_other_models(model, "masked_lm", Encoder)
+        vocab_size, d_model = cast(Encoder, model).embedding.weight.shape
+        norm = LayerNorm(d_model=d_model, eps=self.eps)
+        heads: dict[str, nn.Module] = {"mlm": MaskedLMHead(d_model=d_model, vocab_size=vocab_size, norm=norm)}
+        questions = {"": Question()}
+        if self.nsp_weight > 0:
+            heads["nsp"] = nn.Linear(d_model, 2)
+            questions["nsp"] = Question(self.nsp_weight)
+        return Cloze(model=model, heads=heads, questions=questions)
+
+
+class Cloze(Task):
+    """An encoder with a head for hidden tokens and one for pairs."""
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        encoder = cast(Encoder, self.model)
+        types = None if encoder.embedding.types is None else batch.types  # [SEP] tells segments apart as well
+        x = encoder(batch.tokens, positions=batch.positions, types=types)  # (b, s, m)
+        answers = {"": self.heads["mlm"](x, encoder.embedding.weight)}
+        if "nsp" in self.questions:
+            answers["nsp"] = self.heads["nsp"](whole(encoder, x))
+        return answers
+
+    def targets(self, batch: Batch) -> dict[str, Tensor]:
+        if "nsp" not in self.questions:
+            return {"": batch.targets}
+        assert batch.labels is not None
+        return {"": batch.targets, "nsp": batch.labels}

@@ -1,0 +1,43 @@
+"""Sequence to sequence: one text read, another written."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from arch import EncoderDecoder
+
+from ..data.contract import Batch, Data
+from .contract import Question, Task, first_batch, refuse_other_models
+
+
+class Seq2Seq:
+    """The tokens of the target text, given those before and all of the source.
+
+    L = -mean_t log p(y_{t+1} | y_1 .. y_t, source)
+
+    Paper: Sutskever 2014, arXiv:1409.3215 (section 2). Differs: nothing.
+    Raises: ValueError: data without a source; a model that is no encoder-decoder.
+    """
+
+    def data(self, data: Data, *, seq_len: int) -> Data:
+        if first_batch(data, seq_len=seq_len).source is None:
+            raise ValueError(
+                f"objective=seq2seq reads a source and writes a target, but the rows of {type(data).__name__} have no source: "
+                "take data=docstrings"
+            )
+        return data
+
+    def task(self, model: nn.Module, data: Data) -> Task:
+        refuse_other_models(model, "seq2seq", EncoderDecoder)
+        return Translation(model=model, heads={}, questions={"": Question(text=True)})
+
+
+class Translation(Task):
+    """An encoder-decoder's own logits."""
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        places = {"source_positions": batch.source_positions, "positions": batch.positions}
+        return {"": self.model(batch.source, batch.tokens, **places)}
+
+    def targets(self, batch: Batch) -> dict[str, Tensor]:
+        return {"": batch.targets}

@@ -1,0 +1,67 @@
+"""Stacks of different layers in one line: "3*mamba2, gqa" or "2*(mamba, attn_moe)"; "a+b" is one layer made of two blocks."""
+
+from __future__ import annotations
+
+import re
+
+from .errors import ConfigError
+
+TOKEN = re.compile(r"(?:(\d+)\s*\*|([A-Za-z_][\w+]*)|([(),]))\s*")
+
+
+def parse(text: str) -> list[tuple[str, ...]]:
+    """The layers that a line stands for, first to last, each as the names of its blocks.
+
+    stack = item, item ...    item = [count *] name | [count *] (stack)    name = block[+block ...]
+
+    Raises: ConfigError: what cannot be read, and where.
+    """
+    tokens, place = [], len(text) - len(text.lstrip())
+    while place < len(text):
+        found = TOKEN.match(text, place)
+        if found is None:
+            raise _unread(text, place)
+        tokens.append((found.lastindex, found[found.lastindex or 0], place))
+        place = found.end()
+    layers, end = _stack(text, tokens, 0)
+    if end < len(tokens):
+        raise _unread(text, tokens[end][2])
+    return layers
+
+
+def tiled(layers: list[tuple[str, ...]], n_layers: int) -> list[str]:
+    """The blocks of n_layers layers: the line again and again, cut where it is longer."""
+    repeated = (layers * -(-n_layers // len(layers)))[:n_layers]
+    return [block for layer in repeated for block in layer]
+
+
+def _stack(text: str, tokens: list[tuple[int | None, str, int]], i: int) -> tuple[list[tuple[str, ...]], int]:
+    layers, i = _item(text, tokens, i)
+    while i < len(tokens) and tokens[i][1] == ",":
+        more, i = _item(text, tokens, i + 1)
+        layers = layers + more
+    return layers, i
+
+
+def _item(text: str, tokens: list[tuple[int | None, str, int]], i: int) -> tuple[list[tuple[str, ...]], int]:
+    kind, word, place = tokens[i] if i < len(tokens) else (None, "", len(text))
+    if kind == 1:
+        layers, i = _item(text, tokens, i + 1)
+        if int(word) < 1:
+            raise ConfigError(f"stack={text!r}: {word}* at character {place + 1} repeats nothing; a count from 1 is expected")
+        return layers * int(word), i
+    if kind == 2 and all(word.split("+")):
+        return [tuple(word.split("+"))], i + 1
+    if word == "(":
+        layers, i = _stack(text, tokens, i + 1)
+        if i < len(tokens) and tokens[i][1] == ")":
+            return layers, i + 1
+        place = tokens[i][2] if i < len(tokens) else len(text)
+    raise _unread(text, place)
+
+
+def _unread(text: str, place: int) -> ConfigError:
+    return ConfigError(
+        f"stack={text!r}: not understood at character {place + 1}; layers are separated by commas, as in '3*mamba2, gqa' "
+        "or '2*(mamba, gqa)'"
+    )

@@ -1,0 +1,178 @@
+"""What a run is before its first step: its data, its model with the objective's heads, and weights taken over from elsewhere."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from arch.init import initialise
+from arch.lora import merge
+
+from . import checkpoint, record, weights
+from .build import build, build_model
+from .data.contract import Data
+from .errors import ConfigError
+from .finetune import Finetune
+from .objective import Objective, Task
+from .tokenizer import Tokenizer
+from .tokenizer.kept import Kept
+
+CHECKPOINT = Path("checkpoint") / "state.safetensors"
+
+
+def load_data(config: dict[str, Any]) -> Data:
+    """The run's data as its objective lays it out, checked against its sequence length."""
+    objective: Objective = build(config["objective"], "objective")
+    data = _data(json.dumps(config["data"], sort_keys=True), config["run"])
+    return objective.data(data, seq_len=config["train"]["seq_len"])
+
+
+@functools.lru_cache(maxsize=2)  # many runs of a sweep share it, and perhaps that of the run they start from
+def _data(node: str, run: str | None) -> Data:
+    found: dict[str, Any] = json.loads(node)
+    learnt = tokenizer_of(Path(run)) if run is not None and found.get("tokenizer") is not None else None
+    if learnt is None or not learnt.state():
+        data: Data = build(found, "data")
+    else:  # the tokens of the run that this one starts from, not others of the new text
+        data = build({key: value for key, value in found.items() if key != "tokenizer"}, "data", tokenizer=Kept(learnt))
+    return data
+
+
+def build_task(config: dict[str, Any], data: Data) -> Task:
+    """The model and its heads, with weights drawn from the run's seed."""
+    objective: Objective = build(config["objective"], "objective")
+    model = build_model(config, config["size"]["vocab_size"] or data.vocab_size)
+    task = objective.task(model, data)
+    if next(model.parameters()).device.type != "meta":
+        initialise(nn.ModuleDict({"heads": task.heads}), seed=config["seed"], n_layers=config["size"]["n_layers"])
+    return task
+
+
+class Start(NamedTuple):
+    """Weights to begin with. tensors: named as in a checkpoint; sha256: of the files that they are from."""
+
+    path: str
+    sha256: str
+    tensors: dict[str, Tensor]
+
+    def put(self, task: Task) -> None:
+        """All weights of the model, and those of heads that have the same name and shape. Raises ConfigError: they do not fit."""
+        wanted = checkpoint.kept(task)
+        second_names = task.state_dict().keys() - wanted.keys()
+        given = {name: t for name, t in self.tensors.items() if name.startswith("model.") and name not in second_names}
+        if difference := checkpoint.misfit(given, {name: t for name, t in wanted.items() if name.startswith("model.")}):
+            raise ConfigError(f"{self.path}: its weights are of another model: {difference}")
+        heads = {n: t for n, t in self.tensors.items() if n.startswith("heads.") and n in wanted and t.shape == wanted[n].shape}
+        if next(task.parameters()).device.type != "meta":
+            task.load_state_dict(given | heads, strict=False)
+
+
+def begin(task: Task, config: dict[str, Any]) -> Start | None:
+    """Put in the weights that the run starts from, if any, and freeze and add what finetune= asks for."""
+    start, finetune = load_start(config), _finetune(config)
+    if start is not None:
+        start.put(task)
+    elif finetune.needs_start:
+        raise ConfigError("finetune=lora adapts weights that are there: say which, with run=FOLDER or weights=FOLDER")
+    try:
+        finetune.prepare(task.model, seed=config["seed"])
+    except ValueError as error:
+        raise ConfigError(f"finetune: {error}") from None
+    return start
+
+
+def load_start(config: dict[str, Any]) -> Start | None:
+    run, published = config["run"], config["weights"]
+    if run is not None and published is not None:
+        raise ConfigError(f"run={run} and weights={published}: a run starts from one of them")
+    if run is not None:
+        task = restore(Path(run)).task
+        merge(task.model)
+        return Start(f"run={run}", digest([Path(run) / CHECKPOINT]), task.state_dict())
+    if published is not None:
+        ours = {n if n.startswith("heads.") else f"model.{n}": t for n, t in weights.load(Path(published)).items()}
+        return Start(f"weights={published}", digest(sorted(Path(published).glob("*.safetensors"))), ours)
+    return None
+
+
+def digest(files: Iterable[Path]) -> str:
+    """SHA-256 of the files' bytes, one after the other."""
+    found = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as file:
+            while part := file.read(2**24):
+                found.update(part)
+    return found.hexdigest()
+
+
+class Restored(NamedTuple):
+    """A run as its last checkpoint left it, on the CPU."""
+
+    config: dict[str, Any]
+    data: Data
+    task: Task
+
+
+def restore(folder: Path) -> Restored:
+    """Raises ConfigError, RecordError: in one line, why there is nothing to go on with."""
+    config = read_config(folder)
+    file = folder / CHECKPOINT
+    if not file.is_file():
+        every = config["train"]["checkpoint_every"]
+        why = "train.checkpoint_every=null keeps none" if every is None else f"status: {record.status(folder)}"
+        raise ConfigError(f"run={folder}: there is no checkpoint ({why}); train it with train.checkpoint_every=0 or more")
+    tokenizer_of(folder)
+    data = load_data(config)
+    task = build_task(config, data)
+    if _finetune(config).needs_start:  # else the checkpoint holds all of it
+        start = begin(task, config)
+        refuse_other_start(folder, start)
+    checkpoint.load(file, task=task)
+    if not all(parameter.isfinite().all() for parameter in task.parameters()):
+        raise ConfigError(f"run={folder}: its weights are not finite, the run has diverged; take another")
+    return Restored(config, data, task)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"run={folder}: there is no run (no config.json); give a folder that runs.train has made")
+    config = record.read_json(folder / "config.json")
+    if "objective" not in config:
+        raise ConfigError(f"run={folder}: an earlier version of this program has made it; train it anew")
+    return config
+
+
+def tokenizer_of(folder: Path) -> Tokenizer | None:
+    """The tokenizer that a run has learnt with; None where its tokens stand for no text."""
+    data = load_data(read_config(folder))
+    tokenizer: Tokenizer | None = getattr(data, "tokenizer", None)
+    before = record.read_json(folder / "env.json").get("data_sha256")
+    now = data.sha256  # a tokenizer may have to learn first
+    if tokenizer is not None and tokenizer.state() and before != now:  # bytes learn nothing from a text
+        raise ConfigError(
+            f"run={folder}: its tokenizer was learnt from other text (SHA-256 {str(before)[:8]}..., now {now[:8]}...); "
+            "bring the old text back"
+        )
+    return tokenizer
+
+
+def refuse_other_start(folder: Path, start: Start | None) -> None:
+    """A run's identity names where its first weights are; should they have changed, its record must not be mixed."""
+    file = folder / "env.json"
+    before = (record.read_json(file).get("start") or {}) if file.exists() else {}
+    if start is not None and before and before["sha256"] != start.sha256:
+        raise ConfigError(
+            f"{folder}: was begun with other weights of {start.path} (SHA-256 {before['sha256'][:8]}..., now "
+            f"{start.sha256[:8]}...); bring the old ones back, or take another study.name"
+        )
+
+
+def _finetune(config: dict[str, Any]) -> Finetune:
+    finetune: Finetune = build(config["finetune"], "finetune")
+    return finetune

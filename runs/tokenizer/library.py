@@ -1,0 +1,115 @@
+"""What tokenizers share whose work is done by the package tokenizers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+PIECE = 2**16  # characters encoded as one text: long enough to be quick, short enough to spread over the cores
+PIECES = 64  # that are encoded at a time, which bounds memory
+
+
+class Learnt(ABC):
+    """Tokens learnt from the text itself, starting from the 256 bytes, each written as one character of GPT-2's alphabet.
+
+    Any text comes back exactly, since no byte is unknown and nothing is normalised.
+    """
+
+    prefix = ""  # of a token that goes on a word; it stands for no byte
+
+    def __init__(self, *, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+        self._known: Any = None
+
+    @property
+    @abstractmethod
+    def settings(self) -> str: ...
+
+    @abstractmethod
+    def fit(self, texts: Iterable[str]) -> None: ...
+
+    @property
+    def specials(self) -> dict[str, int]:
+        return {}
+
+    def state(self) -> bytes:
+        text: str = self._learnt.to_str()
+        return text.encode()
+
+    def restore(self, state: bytes) -> None:
+        self._learn(library().Tokenizer.from_str(state.decode()))
+
+    @cached_property
+    def token_bytes(self) -> np.ndarray:
+        tokens = (self._learnt.id_to_token(i) for i in range(self.vocab_size))
+        return np.array([len(token.removeprefix(self.prefix)) for token in tokens], dtype=np.int64)
+
+    def spells(self, text: str) -> bool:
+        return True
+
+    def encode(self, text: str) -> np.ndarray:
+        return joined(encoded(self._learnt, pieces(text), self.vocab_size), self.vocab_size)
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        return decoded(self._learnt, tokens)
+
+    @property
+    def _learnt(self) -> Any:
+        if self._known is None:
+            raise RuntimeError(f"this {type(self).__name__} has learnt nothing yet: fit it to texts, or restore it")
+        return self._known
+
+    def _learn(self, tokenizer: Any) -> None:
+        found = tokenizer.get_vocab_size()
+        if found != self.vocab_size:
+            raise ValueError(
+                f"tokenizer.vocab_size={self.vocab_size}: this text yields only {found} tokens; give at most {found}"
+            )
+        self._known = tokenizer
+        self.__dict__.pop("token_bytes", None)
+
+
+def pieces(text: str) -> Iterator[str]:
+    """Cut a text into pieces, at line ends where there are any."""
+    start = 0
+    while start < len(text):
+        end = text.rfind("\n", start, start + PIECE) + 1 or start + PIECE
+        end = len(text) if start + PIECE >= len(text) else end
+        yield text[start:end]
+        start = end
+
+
+def encoded(tokenizer: Any, texts: Iterable[str], vocab_size: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Each text with its tokens, in the smallest type that holds the vocabulary."""
+    waiting = iter(texts)
+    while batch := list(islice(waiting, PIECES)):
+        for text, one in zip(batch, tokenizer.encode_batch_fast(batch, add_special_tokens=False), strict=True):
+            yield text, np.array(one.ids, np.min_scalar_type(vocab_size - 1))
+
+
+def joined(parts: Iterable[tuple[str, np.ndarray]], vocab_size: int) -> np.ndarray:
+    return np.concatenate([np.zeros(0, np.min_scalar_type(vocab_size - 1)), *(tokens for _, tokens in parts)])
+
+
+def decoded(tokenizer: Any, tokens: Sequence[int] | np.ndarray) -> str:
+    text: str = tokenizer.decode(np.asarray(tokens).tolist(), skip_special_tokens=False)
+    return text
+
+
+def library() -> Any:
+    try:
+        import tokenizers
+        import tokenizers.decoders
+        import tokenizers.models
+        import tokenizers.pre_tokenizers
+        import tokenizers.trainers
+    except ImportError:
+        raise ValueError(
+            "every tokenizer but bytes needs the package tokenizers: pip install tokenizers (or use tokenizer=bytes)"
+        ) from None
+    return tokenizers

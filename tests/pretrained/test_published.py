@@ -1,0 +1,200 @@
+"""What the published config.json of each model says is what model=<name> builds, and what we do not express is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runs.errors import ConfigError
+from runs.stack import parse, tiled
+from runs.weights import overrides
+from tests.lab import config
+
+LLAMA = {
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "max_position_embeddings": 4096,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 32,
+    "pretraining_tp": 1,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": None,
+    "tie_word_embeddings": False,
+    "vocab_size": 32000,
+}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "gpt2": {
+        "model_type": "gpt2",
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-05,
+        "n_embd": 768,
+        "n_head": 12,
+        "n_layer": 12,
+        "n_positions": 1024,
+        "vocab_size": 50257,
+    },
+    "bert_base": {
+        "model_type": "bert",
+        "hidden_act": "gelu",
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "layer_norm_eps": 1e-12,
+        "max_position_embeddings": 512,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 12,
+        "type_vocab_size": 2,
+        "vocab_size": 30522,
+    },
+    "llama2_7b": LLAMA,
+    "llama3_8b": LLAMA
+    | {
+        "intermediate_size": 14336,
+        "max_position_embeddings": 8192,
+        "num_key_value_heads": 8,
+        "rope_theta": 500000.0,
+        "vocab_size": 128256,
+    },
+    "phi3_mini": LLAMA
+    | {
+        "model_type": "phi3",
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "rope_theta": 10000.0,
+        "sliding_window": 2047,
+        "vocab_size": 32064,
+    },
+    "qwen2_5_0_5b": {
+        "model_type": "qwen2",
+        "hidden_act": "silu",
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "max_position_embeddings": 32768,
+        "max_window_layers": 24,
+        "num_attention_heads": 14,
+        "num_hidden_layers": 24,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0,
+        "sliding_window": 32768,
+        "tie_word_embeddings": True,
+        "use_sliding_window": False,
+        "vocab_size": 151936,
+    },
+    "mixtral_8x7b": LLAMA
+    | {
+        "model_type": "mixtral",
+        "intermediate_size": 14336,
+        "max_position_embeddings": 32768,
+        "num_experts_per_tok": 2,
+        "num_key_value_heads": 8,
+        "num_local_experts": 8,
+        "rope_theta": 1000000.0,
+        "sliding_window": None,
+    },
+    "olmoe_1b_7b": {
+        "model_type": "olmoe",
+        "clip_qkv": None,
+        "hidden_act": "silu",
+        "hidden_size": 2048,
+        "intermediate_size": 1024,
+        "max_position_embeddings": 4096,
+        "norm_topk_prob": False,
+        "num_attention_heads": 16,
+        "num_experts": 64,
+        "num_experts_per_tok": 8,
+        "num_hidden_layers": 16,
+        "num_key_value_heads": 16,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "vocab_size": 50304,
+    },
+    "deepseek_v2_lite": {  # without the stretched rotary frequencies that its published file asks for
+        "model_type": "deepseek_v2",
+        "first_k_dense_replace": 1,
+        "hidden_act": "silu",
+        "hidden_size": 2048,
+        "intermediate_size": 10944,
+        "kv_lora_rank": 512,
+        "max_position_embeddings": 32768,
+        "moe_intermediate_size": 1408,
+        "moe_layer_freq": 1,
+        "n_routed_experts": 64,
+        "n_shared_experts": 2,
+        "norm_topk_prob": False,
+        "num_attention_heads": 16,
+        "num_experts_per_tok": 6,
+        "num_hidden_layers": 27,
+        "num_key_value_heads": 16,
+        "q_lora_rank": None,
+        "qk_nope_head_dim": 128,
+        "qk_rope_head_dim": 64,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 10000,
+        "routed_scaling_factor": 1.0,
+        "tie_word_embeddings": False,
+        "topk_method": "greedy",
+        "v_head_dim": 128,
+        "vocab_size": 102400,
+    },
+    "mamba_130m": {
+        "model_type": "mamba",
+        "conv_kernel": 4,
+        "expand": 2,
+        "hidden_act": "silu",
+        "hidden_size": 768,
+        "layer_norm_epsilon": 1e-05,
+        "num_hidden_layers": 24,
+        "state_size": 16,
+        "time_step_rank": 48,
+        "use_bias": False,
+        "use_conv_bias": True,
+        "vocab_size": 50280,
+    },
+}
+
+
+def agrees(told: Any, named: Any) -> bool:
+    """Everything that the named model sets is told alike; what is told besides are values that it leaves at their defaults."""
+    if isinstance(named, dict) and isinstance(told, dict):
+        return all(key in told and agrees(told[key], value) for key, value in named.items())
+    return bool(told == named)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_config_is_the_model_of_that_name(name: str) -> None:
+    told, named = config(*overrides(PUBLISHED[name])), config(f"model={name}")
+    for model in (told["model"], named["model"]):
+        if "layers" in model:
+            model["layers"] = model["layers"] and tiled(parse(model["layers"]), named["size"]["n_layers"])
+    if "d_gated" in str(overrides(PUBLISHED[name])):
+        del named["size"]["d_ff"]  # no ffn has it
+    for part in ("size", "shared", "model", "block", "layers"):
+        assert agrees(told[part], named[part]), (part, told[part], named[part])
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "message"),
+    [
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "only False is"),
+        ("gpt2", {"activation_function": "tanh"}, "activation_function='tanh' is not expressed here; gelu, gelu_new"),
+        ("bert_base", {"position_embedding_type": "relative_key"}, "only 'absolute' is"),
+        ("llama2_7b", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling=.*only None is"),
+        ("phi3_mini", {"partial_rotary_factor": 0.75}, "only 1.0 is"),
+        ("qwen2_5_0_5b", {"use_sliding_window": True}, "only False is"),
+        ("olmoe_1b_7b", {"clip_qkv": 8.0}, "only None is"),
+        ("deepseek_v2_lite", {"topk_method": "group_limited_greedy"}, "only 'greedy' is"),
+        ("deepseek_v2_lite", {"routed_scaling_factor": 16.0}, "only 1.0 is"),
+        ("deepseek_v2_lite", {"n_shared_experts": 1}, "only 2 is"),
+        ("mamba_130m", {"use_bias": True}, "only False is"),
+        ("mamba_130m", {"hidden_act": "relu"}, "only 'silu' is"),
+    ],
+)
+def test_a_setting_that_is_not_expressed_is_refused(name: str, setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        overrides(PUBLISHED[name] | setting)
+    assert next(iter(setting)) in str(caught.value)
