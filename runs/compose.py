@@ -117,7 +117,8 @@ def quoted(override: str) -> str:
 
 def resolve(config: DictConfig, choices: Any, overrides: Sequence[str]) -> dict[str, Any]:
     """The plain dict that a run is built from and recorded with."""
-    refuse_unknown(OmegaConf.to_container(config, resolve=False))
+    given: Any = OmegaConf.to_container(config, resolve=False)
+    refuse_unknown(given)
     if config.weights is not None:
         config, choices, overrides = of_published(config, overrides)
     raw: Any = OmegaConf.to_container(config, resolve=False)
@@ -136,7 +137,9 @@ def resolve(config: DictConfig, choices: Any, overrides: Sequence[str]) -> dict[
         if name is None:
             parts.append(Part(raw, overrides, ("block",)))
             continue
-        point = changed(overrides, (raw["layers"] or {}).get(name, [f"mixer={name}"]))
+        changes = (raw["layers"] or {}).get(name, [f"mixer={name}"])
+        replaced = tuple(f"{key_of(change)}." for change in changes)  # what is said of another mixer is not said of this one
+        point = changed([o for o in overrides if not key_of(o).startswith(replaced)], changes)
         try:
             layer = hydra.compose("config", overrides=point)
         except (HydraException, OmegaConfBaseException) as error:

@@ -43,6 +43,8 @@ def family(config: Config) -> Family:
         return FAMILIES[kind](config)
     except KeyError as error:
         raise ConfigError(f"config.json of a {kind}: {error.args[0]} is missing") from None
+    except ConfigError as error:
+        raise ConfigError(f"config.json of a {kind}: {error}") from None
 
 
 def _gpt2(config: Config) -> Family:
@@ -279,14 +281,14 @@ def _only(config: Config, **expressed: Any) -> None:
 def _sizes(**sizes: Any) -> list[str]:
     for key, value in sizes.items():
         if not isinstance(value, int) or value < 1:
-            raise ConfigError(f"config.json makes {key} {value!r}; a whole number from 1 is expected")
+            raise ConfigError(f"{key} would be {value!r}; a whole number from 1 is expected")
     return [f"size.{key}={value}" for key, value in sizes.items()]
 
 
 def _shared(**numbers: Any) -> list[str]:
     for key, value in numbers.items():
         if not isinstance(value, (int, float)):
-            raise ConfigError(f"config.json makes {key} {value!r}; a number is expected")
+            raise ConfigError(f"{key} would be {value!r}; a number is expected")
     return [f"shared.{key}={value}" for key, value in numbers.items()]
 
 

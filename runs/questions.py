@@ -62,7 +62,7 @@ class Tally:
     bytes: int = 0
 
     def metrics(self) -> dict[str, float]:
-        """Loss in nats per target, accuracy of the likeliest answer; where bytes are known, bits per byte and bytes per token."""
+        """Loss in nats per target, accuracy of the likeliest answer; where bytes are known, bits per byte, bytes per token."""
         told = {"loss": (self.nats / self.asked).item(), "accuracy": (self.correct / self.asked).item()}
         if self.bytes:
             told["bits_per_byte"] = (self.nats / self.bytes).item() / math.log(2)

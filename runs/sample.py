@@ -48,7 +48,8 @@ def sample(
     """Print each prompt and how the run's model goes on from it; a single text appears while it is drawn.
 
     Args:   run: folder of a run. prompt: texts to go on from, or to read. max_tokens: new tokens a text at most.
-            temperature: 0 = greedy. top_k, top_p: null = all tokens. stop: texts of one token each that end a text. seed: of the draws.
+            temperature: 0 = greedy. top_k, top_p: null = all tokens. stop: texts of one token each that end a text.
+            seed: of the draws.
     Raises: ConfigError, RecordError, ValueError: in one line, what cannot be sampled from and why.
     """
     restored = writing(Path(run))

@@ -1,4 +1,4 @@
-"""What a run is before its first step: its data, its model with the objective's heads, and weights taken over from elsewhere."""
+"""What a run is before its first step: its data, its model with the objective's heads, and weights taken from elsewhere."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Start(NamedTuple):
     tensors: dict[str, Tensor]
 
     def put(self, task: Task) -> None:
-        """All weights of the model, and those of heads that have the same name and shape. Raises ConfigError: they do not fit."""
+        """All weights of the model, and those of heads of the same name and shape. Raises ConfigError: they do not fit."""
         wanted = checkpoint.kept(task)
         second_names = task.state_dict().keys() - wanted.keys()
         given = {name: t for name, t in self.tensors.items() if name.startswith("model.") and name not in second_names}

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from runs.data.contract import Batch
 from runs.fit import Outcome, Settings, fit
+from runs.objective import CausalLM
 from runs.schedule import constant
 from tests.lab import VOCAB, tiny_model, tokens
 
@@ -57,7 +58,7 @@ class Rows(list[dict[str, Any]]):
 def trained(*overrides: str, lr: float = 1e-3, **changes: Any) -> tuple[torch.nn.Module, Rows, Outcome]:
     model, rows = tiny_model(*overrides), Rows()
     outcome = fit(
-        model=model,
+        task=CausalLM().task(model, Words()),
         data=Words(),
         optimiser=torch.optim.SGD(model.parameters(), lr=lr),
         schedule=constant(),
@@ -66,6 +67,7 @@ def trained(*overrides: str, lr: float = 1e-3, **changes: Any) -> tuple[torch.nn
         device=torch.device("cpu"),
         bf16=False,
         seed=0,
+        flops=1.0,
     )
     return model, rows, outcome
 
@@ -86,6 +88,7 @@ def test_bits_per_byte_divide_by_the_bytes_of_the_targets() -> None:
             nats += cross_entropy(model(batch.tokens).flatten(0, 1), batch.targets.flatten(), reduction="sum").item()
             n_bytes += (batch.targets % 3 + 1).sum().item()
     assert outcome.metrics["bits_per_byte"] == pytest.approx(nats / n_bytes / 0.6931472, rel=1e-5)
+    assert outcome.metrics["bytes_per_token"] == n_bytes / (2 * 4 * 16)
     assert [row["step"] for row in rows if row["split"] == "val"] == [2, 4]
 
 
@@ -96,7 +99,7 @@ def test_rows_come_when_they_are_due_and_count_everything() -> None:
     routing = [row for row in rows if row["split"] == "routing"]
     assert {row["layer"] for row in routing} == {"layers.0.ffn", "layers.1.ffn"}
     assert all(sum(row["load"]) == pytest.approx(1, abs=1e-5) for row in routing)
-    assert rows[0]["tokens"] == 2 * 4 * 16
+    assert rows[0]["tokens"] == 2 * 4 * 16 and rows[0]["flops"] == 2 * 4 * 16 * 3
     assert outcome.status == "done"
 
 

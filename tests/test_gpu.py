@@ -11,6 +11,7 @@ from runs.build import build
 from runs.data.contract import Batch
 from runs.fit import Settings, Window, train_step
 from runs.job import compile_layers
+from runs.objective import CausalLM
 from tests.lab import config, tiny_model, tokens
 
 pytestmark = pytest.mark.gpu
@@ -55,8 +56,8 @@ def losses(variant: str, device: str, bf16: bool, compiled: bool, watched: bool 
         text = tokens(4, 129, seed=step)
         window = Window.opened(torch.device(device))
         with no_waiting() if watched and step else contextlib.nullcontext():
-            train_step(model, optimiser, Batch(text[:, :-1], text[:, 1:]), SETTINGS, amp, window)
-        found.append(window.loss.item())
+            train_step(CausalLM().task(model, None), optimiser, Batch(text[:, :-1], text[:, 1:]), SETTINGS, amp, window)
+        found.append(window.means()["loss"])
     return found
 
 

@@ -15,6 +15,7 @@ from arch.decode import generate
 from runs import job, record
 from runs.errors import ConfigError
 from runs.sample import Stream, load_run, main, parse, sample
+from runs.start import restore
 from runs.tokenizer import Bytes
 from runs.train import guarded
 from tests.lab import config
@@ -199,9 +200,9 @@ def test_weights_that_are_not_finite_do_not_write(run: Path, tmp_path: Path) -> 
 
     broken = tmp_path / "broken"
     shutil.copytree(run, broken)
-    model, _ = load_run(broken)
-    torch.nn.init.constant_(model.embedding.weight, torch.nan)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.0)
-    save(broken / "checkpoint" / "state.safetensors", model=model, optimiser=optimiser, step=2, seconds=0.0)
+    task = restore(broken).task
+    torch.nn.init.constant_(task.model.embedding.weight, torch.nan)
+    optimiser = torch.optim.SGD(task.parameters(), lr=0.0)
+    save(broken / "checkpoint" / "state.safetensors", task=task, optimiser=optimiser, step=2, seconds=0.0)
     with pytest.raises(ConfigError, match="not finite"):
         load_run(broken)

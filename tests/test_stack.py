@@ -90,3 +90,11 @@ def test_a_stack_of_the_default_is_the_default() -> None:
     for (name, weight), (other, same) in zip(plain.named_parameters(), stacked.named_parameters(), strict=True):
         assert name == other
         assert torch.equal(weight, same)
+
+
+def test_what_is_said_of_a_replaced_block_is_said_of_the_others_alone() -> None:
+    dense = "layers={dense:['ffn=relu']}"
+    model = tiny_model("stack='dense, mha'", dense, "ffn=swiglu", "ffn.d_ff=40")
+    assert [layer.ffn.up_proj.out_features for layer in model.blocks] == [48, 40]
+    with pytest.raises(ConfigError, match=r"ffn\.d_ff=40: no part"):
+        config("stack=dense", dense, "ffn.d_ff=40")

@@ -67,7 +67,7 @@ def test_one_run_leaves_a_whole_record_and_a_second_call_does_nothing(text: Path
     assert {"config.yaml", "config.json", "metrics.jsonl", "summary.json", "env.json", "checkpoint"} <= names
     told = summary(path)
     assert told["status"] == "done" and told["error"] is None and told["causal"] is True
-    assert set(told["metrics"]) == {"val_loss", "val_accuracy", "val_bits_per_byte"}
+    assert set(told["metrics"]) == {"val_loss", "val_accuracy", "val_bits_per_byte", "val_bytes_per_token"}
     costs = {"total_params", "active_params", "flops_per_token", "train_flops", "state_bytes"}
     assert costs | {"tokens_per_s", "step_ms", "mfu", "peak_memory_bytes"} == set(told["cost"])
     assert told["cost"]["active_params"] < told["cost"]["total_params"]

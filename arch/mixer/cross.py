@@ -12,7 +12,7 @@ from .heads import Bias, Heads
 class Memory(Cache):
     """What an encoder made of the source: x (batch, n, d_model), and the places of its tokens, (batch, n) or None.
 
-    A row holds one text; padding around it has place 0.
+    A row holds one text; padding around it has place 0 (on its right, where the text is a single token).
     """
 
     def __init__(self, *, x: Tensor, positions: Tensor | None = None) -> None:

@@ -18,7 +18,7 @@ def shape(tensor: Tensor) -> str:
 
 
 def settings(module: nn.Module) -> list[str]:
-    """key=value of what the module was built with, as far as it keeps it and it is not what everybody gets."""
+    """key=value of what the module was built with, as far as it keeps it and it is not what it would have been anyway."""
     if type(module).__module__.startswith("torch.") and next(module.parameters(recurse=False), None) is not None:
         return []  # the shapes say it all
     told = []
@@ -27,7 +27,8 @@ def settings(module: nn.Module) -> list[str]:
         if key == "d_ff" and value is None:
             value = _width(module)
         text = _told(value)
-        if key != "d_model" and text and text != _told(parameter.default):
+        usual = _told(parameter.default) if not callable(value) else ""  # an activation is always told
+        if key != "d_model" and text and text != usual:
             told.append(f"{key}={text}")
     return told
 

@@ -62,9 +62,7 @@ class Classification:
 class Classifier(Task):
     """A decoder or an encoder with a linear map from one vector for the row to the classes."""
 
-    def __init__(
-        self, *, model: nn.Module, heads: dict[str, nn.Module], questions: dict[str, Question], pool: Pool
-    ) -> None:
+    def __init__(self, *, model: nn.Module, heads: dict[str, nn.Module], questions: dict[str, Question], pool: Pool) -> None:
         super().__init__(model=model, heads=heads, questions=questions)
         self.pool = pool
 

@@ -54,7 +54,10 @@ class Objective(Protocol):
     """What a model is trained for; built from config, it holds settings and nothing else."""
 
     def data(self, data: Data, *, seq_len: int) -> Data:
-        """What the model is to see of the data, checked for rows of seq_len tokens. Raises ValueError: it has not what is asked."""
+        """What the model is to see of the data, checked for rows of seq_len tokens.
+
+        Raises ValueError: the data has not what is asked for.
+        """
         ...
 
     def task(self, model: nn.Module, data: Data) -> Task:

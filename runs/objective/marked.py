@@ -54,13 +54,11 @@ class Marked(ABC):
         self.inner.check(seq_len=seq_len - self.marks)
 
     def batch(self, *, seed: int, step: int, batch_size: int, seq_len: int) -> Batch:
-        self.check(seq_len=seq_len)
         n_rows, n = batch_size * self.stretches, seq_len - self.marks
         batch = self.inner.batch(seed=seed, step=step, batch_size=n_rows, seq_len=n)
         return self.laid_out(batch, generator(stream(seed, "marked"), step))
 
     def evaluation(self, *, n_batches: int, batch_size: int, seq_len: int) -> Iterator[Batch]:
-        self.check(seq_len=seq_len)
         n_rows, n = batch_size * self.stretches, seq_len - self.marks
         for i, batch in enumerate(self.inner.evaluation(n_batches=n_batches, batch_size=n_rows, seq_len=n)):
             yield self.laid_out(batch, generator(stream(HELD_OUT, "marked"), i))

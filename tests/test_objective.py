@@ -1,0 +1,374 @@
+"""Objectives: what they make of the data, what they ask, and that each is learnt at toy size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from arch.init import initialise
+from runs.build import build_model
+from runs.data.contract import IGNORED, Batch, Data
+from runs.data.draws import HELD_OUT, generator
+from runs.fit import Settings, fit
+from runs.objective import CausalLM, Classification, MaskedLM, Seq2Seq, Task
+from runs.objective.classification import Framed
+from runs.objective.masked_text import MaskedText
+from runs.objective.pool import pooled
+from runs.optim import adamw
+from runs.questions import evaluate, losses, pieces, weighted
+from runs.schedule import constant
+from tests.lab import TINY, config
+
+LETTERS, TOPICS = 24, 4
+
+
+class Made:
+    """Rows made up from a generator; a subclass says how."""
+
+    vocab_size, sha256, chance, token_bytes = LETTERS, "0" * 64, None, None
+    tokenizer: Any = None
+
+    def rows(self, rng: np.random.Generator, b: int, s: int) -> Batch:
+        raise NotImplementedError
+
+    def check(self, *, seq_len: int) -> None: ...
+
+    def batch(self, *, seed: int, step: int, batch_size: int, seq_len: int) -> Batch:
+        return self.rows(generator(seed, step), batch_size, seq_len)
+
+    def evaluation(self, *, n_batches: int, batch_size: int, seq_len: int) -> Iterator[Batch]:
+        for i in range(n_batches):
+            yield self.rows(generator(HELD_OUT - 1, i), batch_size, seq_len)
+
+
+class Topics(Made):
+    """Each row goes up by one letter at a time inside the six letters of its topic, which is its label too."""
+
+    n_classes = TOPICS
+
+    def rows(self, rng: np.random.Generator, b: int, s: int) -> Batch:
+        topic, start = rng.integers(0, TOPICS, b), rng.integers(0, 6, b)
+        text = torch.from_numpy(6 * topic[:, None] + (start[:, None] + np.arange(s + 1)) % 6)
+        return Batch(text[:, :-1], text[:, 1:], labels=torch.from_numpy(topic))
+
+
+class Backwards(Made):
+    """A word of two to four letters, padding after it; asked for is the word from its end."""
+
+    bos, eos, pad = range(LETTERS, LETTERS + 3)
+    vocab_size = LETTERS + 3
+
+    def rows(self, rng: np.random.Generator, b: int, s: int) -> Batch:
+        source, tokens, targets = (np.full((b, s), fill) for fill in (self.pad, self.pad, IGNORED))
+        places, written = np.zeros((b, s), dtype=np.int64), np.zeros((b, s), dtype=np.int64)
+        for row, n in enumerate(rng.integers(2, 5, b)):
+            word = rng.integers(0, LETTERS, n)
+            source[row, :n], places[row, :n] = word, np.arange(n)
+            tokens[row, : n + 1], written[row, : n + 1] = [self.bos, *word[::-1]], np.arange(n + 1)
+            targets[row, : n + 1] = [*word[::-1], self.eos]
+        row = [torch.from_numpy(table) for table in (tokens, targets, written, source, places)]
+        return Batch(row[0], row[1], row[2], source=row[3], source_positions=row[4])
+
+
+def made_task(objective: Any, data: Data, *words: str) -> tuple[Task, Data]:
+    """A tiny model with the objective's heads, drawn from a seed, and the data as the objective lays it out."""
+    laid_out = objective.data(data, seq_len=16)
+    task = objective.task(build_model(config(*TINY, *words), laid_out.vocab_size), laid_out)
+    initialise(nn.ModuleDict({"heads": task.heads}), seed=0, n_layers=2)
+    return task, laid_out
+
+
+def learnt(task: Task, data: Data, *, steps: int, lr: float = 1e-2, accumulate: int = 1) -> dict[str, float]:
+    """The held-out metrics after some steps."""
+
+    class Nobody:
+        def log(self, row: dict[str, Any]) -> None: ...
+        def save(self, step: int, seconds: float) -> None: ...
+
+    numbers: dict[str, Any] = {"clip": 1.0, "checkpoint_every": None, "load_balance": 0.0, "router_z": 0.0}
+    sizes = {"steps": steps, "batch_size": 32, "seq_len": 16, "accumulate": accumulate}
+    outcome = fit(
+        task=task,
+        data=data,
+        optimiser=adamw(task, lr=lr, betas=(0.9, 0.95), weight_decay=0.0),
+        schedule=constant(),
+        settings=Settings(**numbers, **sizes, log_every=steps, eval_every=steps, eval_batches=8),
+        keeper=Nobody(),
+        device=torch.device("cpu"),
+        bf16=False,
+        seed=0,
+        flops=1.0,
+    )
+    assert outcome.status == "done", outcome.error
+    return outcome.metrics
+
+
+# masked language models -----------------------------------------------------------------------------------------------
+
+
+def masked(pairs: bool = True, rate: float = 0.15, batch_size: int = 400, seq_len: int = 103) -> tuple[MaskedText, Batch]:
+    data = MaskedText(Topics(), rate=rate, pairs=pairs)
+    return data, data.batch(seed=0, step=0, batch_size=batch_size, seq_len=seq_len)
+
+
+def original(batch: Batch) -> Tensor:
+    """The rows before anything was hidden."""
+    return torch.where(batch.targets == IGNORED, batch.tokens, batch.targets)
+
+
+@pytest.mark.parametrize("pairs", [True, False])
+def test_each_row_is_asked_for_its_share_of_tokens_and_never_for_a_special_one(pairs: bool) -> None:
+    data, batch = masked(pairs)
+    asked = batch.targets != IGNORED
+    assert set(asked.sum(1).tolist()) == {15}
+    assert int(batch.targets[asked].max()) < LETTERS
+    row = original(batch)
+    special = torch.isin(row, torch.tensor(list(data.specials.values())))
+    assert set(special.sum(1).tolist()) == {data.marks}
+    assert not (asked & special).any()
+    share = asked.float().mean(0)[1:-1]  # of each place: none is preferred
+    assert share.min() > 0.05 and share.max() < 0.25
+
+
+def test_of_what_is_asked_for_most_is_hidden_some_replaced_some_left() -> None:
+    data, batch = masked()
+    asked = batch.targets != IGNORED
+    shown, right = batch.tokens[asked], batch.targets[asked]
+    n = len(right)
+    hidden, left = (shown == data.specials["mask"]), (shown == right)
+    deviation = math.sqrt(0.8 * 0.2 / n)
+    assert abs(hidden.float().mean() - 0.8) < 4 * deviation
+    assert abs(left.float().mean() - (0.1 + 0.1 / LETTERS)) < 4 * deviation  # another token may be the same
+    other = shown[~hidden & ~left]
+    assert set(other.tolist()) == set(range(LETTERS))
+    assert torch.equal(batch.tokens[~asked], original(batch)[~asked])
+
+
+def test_the_second_segment_follows_half_of_the_time_and_the_label_says_when() -> None:
+    data, batch = masked()
+    row, types, labels = original(batch), batch.types, batch.labels
+    assert types is not None and labels is not None
+    cls, sep = data.specials["cls"], data.specials["sep"]
+    assert (row[:, 0] == cls).all() and (row[:, -1] == sep).all()
+    assert abs(labels.float().mean() - 0.5) < 0.1
+    for tokens, kinds, label in zip(row, types, labels, strict=True):
+        middle = int((tokens == sep).nonzero()[0])
+        assert kinds.tolist() == [0] * (middle + 1) + [1] * (103 - middle - 1)
+        first, second = tokens[1:middle], tokens[middle + 1 : -1]
+        assert len(first) >= 25 and len(second) >= 25
+        last = int(first[-1])
+        follows = int(second[0]) == last - last % 6 + (last + 1) % 6
+        assert follows or label == 1
+        if label == 1 and int(second[0]) // 6 == last // 6:
+            continue  # another row of the same topic
+        assert follows == (label == 0)
+
+
+def test_masks_are_a_function_of_seed_and_step_alone() -> None:
+    data, batch = masked()
+    torch.manual_seed(1)
+    again = MaskedText(Topics(), rate=0.15, pairs=True).batch(seed=0, step=0, batch_size=400, seq_len=103)
+    assert all(a is None or torch.equal(a, b) for a, b in zip(batch, again, strict=True))
+    for seed, step in ((0, 1), (1, 0)):
+        other = data.batch(seed=seed, step=step, batch_size=400, seq_len=103)
+        assert not torch.equal(other.targets != IGNORED, batch.targets != IGNORED)
+    held_out = [list(data.evaluation(n_batches=2, batch_size=4, seq_len=40)) for _ in range(2)]
+    assert torch.equal(held_out[0][1].tokens, held_out[1][1].tokens)
+
+
+def test_special_tokens_are_the_tokenizers_own_where_it_has_them() -> None:
+    class Some:
+        specials = {"cls": 3, "mask": 5}  # noqa: RUF012
+
+    data = Topics()
+    data.tokenizer = Some()
+    own = MaskedText(data, rate=0.5, pairs=False)
+    assert own.specials == {"pad": LETTERS, "cls": 3, "sep": LETTERS + 1, "mask": 5}
+    assert own.vocab_size == LETTERS + 2
+    batch = own.batch(seed=0, step=0, batch_size=64, seq_len=40)
+    asked = batch.targets != IGNORED
+    assert not torch.isin(batch.targets[asked], torch.tensor([3, 5])).any()
+    assert 3 not in batch.tokens[:, 1:][asked[:, 1:]]
+    assert MaskedText(Topics(), rate=0.5, pairs=False).vocab_size == LETTERS + 4
+
+
+@pytest.mark.parametrize(
+    "words", [["model=bert_base", "size=micro"], ["model=encoder", "position=rotary"]], ids=["bert", "plain"]
+)
+def test_hidden_tokens_and_pairs_are_learnt(words: list[str]) -> None:
+    task, data = made_task(MaskedLM(), Topics(), *words)
+    metrics = learnt(task, data, steps=150, lr=3e-3)
+    assert metrics["loss"] < 0.6 * math.log(LETTERS)
+    assert metrics["nsp_accuracy"] > 0.7  # at most 7/8: a quarter of the others are of the same topic
+    assert metrics["nsp_loss"] < math.log(2) and "bits_per_byte" not in metrics
+
+
+def test_without_pairs_nothing_is_asked_of_them() -> None:
+    task, data = made_task(MaskedLM(nsp_weight=0.0), Topics(), "model=bert_base", "size=micro")
+    batch = data.batch(seed=0, step=0, batch_size=2, seq_len=16)
+    assert set(task(batch)) == set(task.targets(batch)) == {""}
+    assert list(task.heads) == ["mlm"] and batch.labels is None
+
+
+# sequence to sequence -------------------------------------------------------------------------------------------------
+
+
+def test_a_word_is_written_backwards() -> None:
+    task, data = made_task(Seq2Seq(), Backwards(), "model=transformer_base", *TINY)
+    metrics = learnt(task, data, steps=200, lr=3e-3)
+    unigram = (3 * math.log(LETTERS) + 1) / 4  # three letters and a sign at the end, on average
+    assert metrics["loss"] < 0.5 * unigram
+
+
+def test_padding_of_the_source_and_the_target_changes_nothing() -> None:
+    task, data = made_task(Seq2Seq(), Backwards(), "model=transformer_base", *TINY)
+    short = data.batch(seed=0, step=0, batch_size=8, seq_len=5)
+    long = data.batch(seed=0, step=0, batch_size=8, seq_len=16)
+    with torch.no_grad():
+        torch.testing.assert_close(task.eval()(short)[""], task(long)[""][:, :5])
+
+
+# classification -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        (Classification(), ["model=decoder"]),
+        (Classification(pool="mean"), ["model=gru"]),
+        (Classification(causal=False), ["model=bert_base", "size=micro"]),
+        (Classification(causal=False, pool="mean"), ["model=encoder"]),
+    ],
+    ids=["last", "mean", "pooler", "both sides"],
+)
+def test_classes_are_learnt(objective: Classification, words: list[str]) -> None:
+    task, data = made_task(objective, Topics(), *words)
+    metrics = learnt(task, data, steps=40)
+    assert set(metrics) == {"loss", "accuracy"}
+    assert metrics["accuracy"] > 0.8 and metrics["loss"] < 0.5 * math.log(TOPICS)
+
+
+def test_the_language_models_question_is_asked_on_the_same_rows() -> None:
+    task, data = made_task(Classification(lm_weight=0.5), Topics(), "model=decoder")
+    batch = data.batch(seed=0, step=0, batch_size=4, seq_len=16)
+    logits = task.model(batch.tokens)
+    expected = cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
+    ((piece, counts),) = pieces(task, batch, 1, torch.device("cpu"))
+    parts = losses(task, piece, counts)
+    torch.testing.assert_close(parts["lm"], expected)
+    torch.testing.assert_close(weighted(task, parts), parts[""] + 0.5 * expected)
+    metrics = learnt(task, data, steps=40)
+    assert metrics["lm_loss"] < 0.5 * math.log(LETTERS) and metrics["accuracy"] > 0.8
+
+
+def test_the_last_real_token_speaks_for_a_padded_row() -> None:
+    x = torch.arange(12.0).view(2, 6, 1)
+    positions = torch.tensor([[0, 1, 2, 0, 0, 0], [0, 0, 0, 1, 2, 3]])
+    assert pooled(nn.Identity(), x, positions, "last").flatten().tolist() == [2, 11]
+    assert pooled(nn.Identity(), x, positions, "mean").flatten().tolist() == [1, 9.5]
+    assert pooled(nn.Identity(), x, None, "last").flatten().tolist() == [5, 11]
+    assert pooled(nn.Identity(), x, None, "mean").flatten().tolist() == [2.5, 8.5]
+
+
+def test_an_encoder_reads_a_class_off_a_token_of_its_own() -> None:
+    data = Framed(Topics())
+    batch = data.batch(seed=0, step=0, batch_size=4, seq_len=16)
+    plain = Topics().batch(seed=0, step=0, batch_size=4, seq_len=14)
+    assert torch.equal(batch.tokens[:, 1:-1], plain.tokens)
+    assert set(batch.tokens[:, 0].tolist()) == {data.specials["cls"]}
+    assert set(batch.tokens[:, -1].tolist()) == {data.specials["sep"]}
+    assert data.specials == MaskedText(Topics(), rate=0.15, pairs=True).specials
+    assert Classification(causal=False).data(Topics(), seq_len=16).vocab_size == LETTERS + 4
+
+
+# all of them ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"), [(MaskedLM(), ["model=bert_base", "size=micro"]), (Classification(lm_weight=0.5), [])]
+)
+def test_pieces_give_the_gradient_of_the_whole_batch(objective: Any, words: list[str]) -> None:
+    gradients = []
+    for n in (1, 4):
+        task, data = made_task(objective, Topics(), *words)
+        batch = data.batch(seed=0, step=0, batch_size=8, seq_len=16)
+        targets = batch.targets.clone()
+        targets[:3] = torch.where(torch.arange(16) % 2 == 0, targets[:3], IGNORED)  # pieces are asked for unequal numbers
+        for piece, counts in pieces(task.double(), batch._replace(targets=targets), n, torch.device("cpu")):
+            parts = losses(task, piece, counts)
+            weighted(task, parts).backward()
+        gradients.append({name: p.grad for name, p in task.named_parameters()})
+    for name, gradient in gradients[0].items():
+        if gradient is not None:
+            torch.testing.assert_close(gradient, gradients[1][name], atol=1e-6, rtol=1e-5, msg=name)  # logits are fp32
+
+
+def test_what_is_held_out_is_measured_as_a_mean_over_all_targets() -> None:
+    task, data = made_task(MaskedLM(), Topics(), "model=bert_base", "size=micro")
+    sizes = {"n_batches": 3, "batch_size": 4, "seq_len": 16}
+    metrics = evaluate(task, data, **sizes, device=torch.device("cpu"))
+    task.eval()
+    logits, targets = [], []
+    with torch.no_grad():
+        for batch in data.evaluation(**sizes):
+            logits.append(task(batch)[""].flatten(0, 1))
+            targets.append(batch.targets.flatten())
+    expected = cross_entropy(torch.cat(logits), torch.cat(targets), ignore_index=IGNORED)
+    assert metrics["loss"] == pytest.approx(expected.item(), rel=1e-5)
+    assert set(metrics) == {"loss", "accuracy", "nsp_loss", "nsp_accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("objective", "data", "message"),
+    [
+        (Seq2Seq(), Topics(), "the rows of Topics have no source: take data=docstrings"),
+        (Classification(), Backwards(), "the rows of Backwards have no labels: take data=packages"),
+        (MaskedLM(), Backwards(), "the rows of Backwards are examples: take data=python_source"),
+    ],
+)
+def test_data_without_what_is_asked_for_is_refused(objective: Any, data: Data, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        objective.data(data, seq_len=16)
+
+
+@pytest.mark.parametrize(
+    ("objective", "model", "message"),
+    [
+        (CausalLM(), "encoder", "objective=causal_lm trains a model of the kind Decoder, .* Encoder: take objective=masked_lm"),
+        (MaskedLM(), "decoder", "objective=masked_lm .* kind Encoder, .* Decoder: take objective=causal_lm"),
+        (Seq2Seq(), "decoder", "objective=seq2seq .* kind EncoderDecoder, .* Decoder: take objective=causal_lm"),
+        (Classification(), "encoder_decoder", "Decoder or Encoder, .* EncoderDecoder: take objective=seq2seq"),
+        (
+            Classification(lm_weight=0.5),
+            "encoder",
+            "objective=classification_lm .* kind Decoder, .* Encoder: take objective=masked",
+        ),
+    ],
+)
+def test_a_model_of_another_kind_is_refused(objective: Any, model: str, message: str) -> None:
+    built = build_model(config(*TINY, f"model={model}"), LETTERS)
+    with pytest.raises(ValueError, match=message):
+        objective.task(built, Topics())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MaskedLM(mask_rate=1.5), "mask_rate=1.5: a share above 0 and below 1"),
+        (lambda: MaskedLM(nsp_weight=-1.0), "nsp_weight=-1.0: at least 0"),
+        (lambda: Classification(pool="first"), "pool=first: the first token of a causal model sees nothing"),
+        (lambda: Classification(lm_weight=-1.0), "lm_weight=-1.0: at least 0"),
+        (lambda: Classification(causal=False, lm_weight=0.5), "lm_weight=0.5: this model sees the next tokens"),
+        (lambda: MaskedLM().data(Topics(), seq_len=10), "train.seq_len=10: 3 tokens of a row are special here, so take 11"),
+    ],
+)
+def test_impossible_settings_are_told(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
