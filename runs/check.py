@@ -56,7 +56,8 @@ def costs(point: dict[str, Any], task: Task) -> dict[str, str]:
     """What a person asks of a model before training it, in words. The context: the longest text it is made for."""
     context, train = point["size"]["max_seq"], point["train"]
     model = task.model
-    adapters = adapter_cost(model)
+    adapters, total = adapter_cost(model), sum(p.numel() for p in model.parameters())
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     merge(model)  # a block tells what it costs without them
     cost: Any = model.cost(context)  # type: ignore[operator]
     short: Any = model.cost(train["seq_len"])  # type: ignore[operator]
@@ -73,7 +74,8 @@ def costs(point: dict[str, Any], task: Task) -> dict[str, str]:
         f"{train_flops(short.flops) * tokens:.3g} to train on {tokens:,} tokens in rows of {train['seq_len']:,}",
         "state": f"{cost.state_bytes:,} bytes a sequence of {context:,} tokens in fp32, {cost.state_bytes // 2:,} in bf16",
         "memory to load": f"{4 * cost.params:,} bytes in fp32, {2 * cost.params:,} in bf16",
-        "memory to train": f"{16 * cost.params:,} bytes for fp32 weights, gradients and AdamW, and the activations",
+        "memory to train": f"{16 * learning + 4 * (total - learning):,} bytes for fp32 weights, gradients and AdamW, "
+        "and the activations",
     }
 
 

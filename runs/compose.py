@@ -67,9 +67,18 @@ def two_thirds(width: int) -> int:
     return max(8, round(2 * width / 3 / 8) * 8)
 
 
+def rotary_scaling(position: Any) -> Any:
+    """How a relative position stretches its frequencies, for mixers that turn channels of their own."""
+    if position is not None and position["_target_"] != "arch.Rotary":
+        raise ValueError(f"it turns channels of its own, so {position['_target_']} tells it nothing; take a rotary position")
+    return None if position is None else position.get("scaling")
+
+
 OmegaConf.register_new_resolver("quotient", quotient, replace=True)
 OmegaConf.register_new_resolver("sqrt", math.sqrt, replace=True)
 OmegaConf.register_new_resolver("plus", lambda a, b: a + b, replace=True)
+OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
+OmegaConf.register_new_resolver("rotary_scaling", rotary_scaling, replace=True)
 OmegaConf.register_new_resolver("two_thirds", two_thirds, replace=True)
 
 
@@ -160,10 +169,13 @@ def resolve(config: DictConfig, choices: Any, overrides: Sequence[str]) -> dict[
 
 def of_published(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, Any, list[str]]:
     """The config composed anew for the model of the weights that it names, with the choices and the words that did it."""
+    if config.run is not None:
+        raise ConfigError(f"run={config.run} and weights={config.weights}: a run starts from one of them")
+    model = weights.overrides(weights.read_config(Path(config.weights)))
     for override in overrides:
-        if key_of(override) in ("model", "size"):
+        if key_of(override) in ("model", "size") and override not in model:
             raise ConfigError(f"{override}: weights={config.weights} says which model they belong to; leave it out")
-    words = changed(weights.overrides(weights.read_config(Path(config.weights))), overrides)
+    words = changed(model, overrides)
     composed = hydra.compose("config", overrides=words, return_hydra_config=True)
     composed.study.arm = config.study.arm
     return composed, composed.hydra.runtime.choices, words

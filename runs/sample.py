@@ -1,7 +1,8 @@
-"""Let a trained run write.
+"""Let a trained model write.
 
 python -m runs.sample run=runs/out/plain/<run> prompt="def f(" max_tokens=100 temperature=0.8 top_p=0.95 seed=0
 python -m runs.sample run=... prompt="import " prompt="class " temperature=0 stop=";"     two texts at once, greedy
+python -m runs.sample weights=FOLDER prompt="Beijing is"      config.json, safetensors and tokenizer.json of a published model
 
 An encoder-decoder reads the prompt and writes what it has learnt to write about it, until it ends of itself.
 """
@@ -11,8 +12,7 @@ from __future__ import annotations
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from arch.model.encoder_decoder import Reading
 from .build import check_arguments
 from .device import pick_device
 from .errors import ConfigError
-from .start import Restored, restore
+from .loaded import Loaded, load
 from .tokenizer import Tokenizer
 from .train import guarded
 
@@ -34,7 +34,8 @@ UNFINISHED = "\ufffd"  # how decode writes a character of which only the first b
 
 def sample(
     *,
-    run: str,
+    run: str | None = None,
+    weights: str | None = None,
     prompt: list[str],
     max_tokens: int = 100,
     temperature: float = 0.8,
@@ -45,17 +46,17 @@ def sample(
     seed: int = 0,
     device: str = "auto",
 ) -> None:
-    """Print each prompt and how the run's model goes on from it; a single text appears while it is drawn.
+    """Print each prompt and how the model goes on from it; a single text appears while it is drawn.
 
-    Args:   run: folder of a run. prompt: texts to go on from, or to read. max_tokens: new tokens a text at most.
-            temperature: 0 = greedy. top_k, top_p: null = all tokens. stop: texts of one token each that end a text.
-            seed: of the draws.
+    Args:   run: folder of a run. weights: instead of it, a folder in a published layout. prompt: texts to go on from, or to
+            read. max_tokens: new tokens a text at most. temperature: 0 = greedy. top_k, top_p: null = all tokens. stop: texts
+            of one token each that end a text. seed: of the draws.
     Raises: ConfigError, RecordError, ValueError: in one line, what cannot be sampled from and why.
     """
-    restored = writing(Path(run))
-    tokenizer = tokenizer_of(restored)
-    restored.task.to(place := pick_device(device))
-    begun = beginning(restored, prompt)
+    loaded = load(run=run, weights=weights)
+    tokenizer = writing(loaded)
+    loaded.model.to(place := pick_device(device))
+    begun = beginning(loaded, tokenizer, prompt)
     streams = [Stream(begun.spoken, row, _print if len(prompt) == 1 else _ignore) for row in begun.tokens]
     generate(
         begun.model,
@@ -77,28 +78,14 @@ def sample(
         _print("\n")
 
 
-def load_run(folder: Path) -> tuple[Decoder | EncoderDecoder, Tokenizer]:
-    """The model of a run as its last checkpoint left it, on the CPU, and the tokenizer of its text."""
-    restored = writing(folder)
-    return cast(Decoder | EncoderDecoder, restored.task.model), tokenizer_of(restored)
-
-
-def writing(folder: Path) -> Restored:
-    """A run whose model writes text. Raises ConfigError: it does not, or there is no such run."""
-    restored = restore(folder)
-    model = restored.task.model
-    if not isinstance(model, Decoder | EncoderDecoder):
-        kind = type(model).__name__
-        raise ConfigError(f"run={folder}: its model is of the kind {kind}, which reads and does not write; take another")
-    if getattr(restored.data, "tokenizer", None) is None:
-        name = restored.config["choices"].get("data", type(restored.data).__name__)
-        raise ConfigError(f"run={folder}: the tokens of data={name} stand for no text; take a run on a text")
-    return restored
-
-
-def tokenizer_of(restored: Restored) -> Tokenizer:
-    tokenizer: Tokenizer = cast(Any, restored.data).tokenizer
-    return tokenizer
+def writing(loaded: Loaded) -> Tokenizer:
+    """The tokenizer of a model that writes text. Raises ConfigError: it does not."""
+    if not isinstance(loaded.model, Decoder | EncoderDecoder):
+        kind = type(loaded.model).__name__
+        raise ConfigError(f"{loaded.origin}: its model is of the kind {kind}, which reads and does not write; take another")
+    if loaded.tokenizer is None:
+        raise ConfigError(f"{loaded.origin}: the tokens of its data stand for no text; take a run on a text")
+    return loaded.tokenizer
 
 
 class Speaks(Protocol):
@@ -126,18 +113,16 @@ class Beginning(NamedTuple):
     stop: list[int]
 
 
-def beginning(restored: Restored, prompt: Sequence[str]) -> Beginning:
+def beginning(loaded: Loaded, tokenizer: Tokenizer, prompt: Sequence[str]) -> Beginning:
     """A decoder goes on from the prompts; an encoder-decoder reads them and starts with BOS."""
-    model, tokenizer = restored.task.model.eval(), tokenizer_of(restored)
-    texts = [tokenizer.encode(text).tolist() for text in prompt]
+    model, texts = loaded.model, [loaded.framed(text) for text in prompt]
     if isinstance(model, Decoder):
-        return Beginning(model, texts, Spoken(tokenizer, {}), [])
+        return Beginning(model, texts, Spoken(tokenizer, loaded.specials), loaded.ends)
     assert isinstance(model, EncoderDecoder)
-    specials: dict[str, int] = cast(Any, restored.data).specials
-    source, positions = sources(texts, fill=specials["pad"])
+    source, positions = sources(texts, fill=loaded.specials["pad"])
     place = model.embedding.weight.device
     reading = model.reading(source.to(place), positions.to(place))
-    return Beginning(reading, [[specials["bos"]] for _ in texts], Spoken(tokenizer, specials), [specials["eos"]])
+    return Beginning(reading, [[loaded.specials["bos"]] for _ in texts], Spoken(tokenizer, loaded.specials), loaded.ends)
 
 
 def sources(texts: Sequence[Sequence[int]], *, fill: int) -> tuple[Tensor, Tensor]:
@@ -208,7 +193,7 @@ def parse(words: Sequence[str], target: Callable[..., Any]) -> dict[str, Any]:
             raise ConfigError(f"{key}: given twice, as {values[key]} and as {value}")
         else:
             values[key] = _typed(value, kinds)
-    check_arguments(target, values, "sample")
+    check_arguments(target, values, target.__name__)
     return values
 
 

@@ -89,8 +89,6 @@ def begin(task: Task, config: dict[str, Any]) -> Start | None:
 
 def load_start(config: dict[str, Any]) -> Start | None:
     run, published = config["run"], config["weights"]
-    if run is not None and published is not None:
-        raise ConfigError(f"run={run} and weights={published}: a run starts from one of them")
     if run is not None:
         task = restore(Path(run)).task
         merge(task.model)

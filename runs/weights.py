@@ -52,10 +52,10 @@ def save(folder: Path, ours: Mapping[str, Tensor], config: dict[str, Any]) -> No
     """Write weights and their config.json in the layout of the family that config names.
 
     Args:   ours: weights under our names. config: that of the family, as read_config gives it.
-    Raises: ConfigError: a folder that holds weights already.  ValueError: names that do not fit the family.
+    Raises: ConfigError: a folder that holds a model or a run already.  ValueError: names that do not fit the family.
     """
-    if (folder / WHOLE).exists() or (folder / SHARDS).exists():
-        raise ConfigError(f"{folder} holds weights already; choose another folder")
+    if there := [name for name in (WHOLE, SHARDS, CONFIG) if (folder / name).exists()]:
+        raise ConfigError(f"{folder} holds {there[0]} already; choose another folder")
     names = family(config).names(ours)
     left_out = {*names.their_copies, *names.fixed}  # as the family's own files do
     theirs = {name: t.detach().cpu().contiguous() for name, t in names.to_theirs(ours).items() if name not in left_out}

@@ -210,6 +210,17 @@ def test_hidden_tokens_and_pairs_are_learnt(words: list[str]) -> None:
     assert metrics["nsp_loss"] < math.log(2) and "bits_per_byte" not in metrics
 
 
+def test_logits_are_those_of_the_places_that_are_asked_for() -> None:
+    task, data = made_task(MaskedLM(), Topics(), "model=bert_base", "size=micro")
+    batch = data.batch(seed=0, step=0, batch_size=4, seq_len=40)
+    task.eval()
+    with torch.no_grad():
+        x = task.model(batch.tokens, types=batch.types)
+        every = task.heads["mlm"](x, task.model.embedding.weight)
+        torch.testing.assert_close(task(batch)[""].flatten(0, 1), every[batch.targets != IGNORED])
+    assert torch.equal(task.targets(batch)[""].flatten(), batch.targets[batch.targets != IGNORED])
+
+
 def test_without_pairs_nothing_is_asked_of_them() -> None:
     task, data = made_task(MaskedLM(nsp_weight=0.0), Topics(), "model=bert_base", "size=micro")
     batch = data.batch(seed=0, step=0, batch_size=2, seq_len=16)
@@ -221,14 +232,14 @@ def test_without_pairs_nothing_is_asked_of_them() -> None:
 
 
 def test_a_word_is_written_backwards() -> None:
-    task, data = made_task(Seq2Seq(), Backwards(), "model=transformer_base", *TINY)
-    metrics = learnt(task, data, steps=200, lr=3e-3)
+    task, data = made_task(Seq2Seq(), Backwards(), "model=encoder_decoder")
+    metrics = learnt(task, data, steps=100)
     unigram = (3 * math.log(LETTERS) + 1) / 4  # three letters and a sign at the end, on average
-    assert metrics["loss"] < 0.5 * unigram
+    assert metrics["loss"] < 0.25 * unigram and metrics["accuracy"] > 0.8
 
 
 def test_padding_of_the_source_and_the_target_changes_nothing() -> None:
-    task, data = made_task(Seq2Seq(), Backwards(), "model=transformer_base", *TINY)
+    task, data = made_task(Seq2Seq(), Backwards(), "model=transformer_base", "size=micro")
     short = data.batch(seed=0, step=0, batch_size=8, seq_len=5)
     long = data.batch(seed=0, step=0, batch_size=8, seq_len=16)
     with torch.no_grad():
@@ -300,7 +311,7 @@ def test_pieces_give_the_gradient_of_the_whole_batch(objective: Any, words: list
         task, data = made_task(objective, Topics(), *words)
         batch = data.batch(seed=0, step=0, batch_size=8, seq_len=16)
         targets = batch.targets.clone()
-        targets[:3] = torch.where(torch.arange(16) % 2 == 0, targets[:3], IGNORED)  # pieces are asked for unequal numbers
+        targets[:3, :8] = IGNORED  # pieces are asked for unequal numbers
         for piece, counts in pieces(task.double(), batch._replace(targets=targets), n, torch.device("cpu")):
             parts = losses(task, piece, counts)
             weighted(task, parts).backward()
@@ -319,7 +330,7 @@ def test_what_is_held_out_is_measured_as_a_mean_over_all_targets() -> None:
     with torch.no_grad():
         for batch in data.evaluation(**sizes):
             logits.append(task(batch)[""].flatten(0, 1))
-            targets.append(batch.targets.flatten())
+            targets.append(task.targets(batch)[""].flatten())
     expected = cross_entropy(torch.cat(logits), torch.cat(targets), ignore_index=IGNORED)
     assert metrics["loss"] == pytest.approx(expected.item(), rel=1e-5)
     assert set(metrics) == {"loss", "accuracy", "nsp_loss", "nsp_accuracy"}

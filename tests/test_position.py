@@ -13,6 +13,7 @@ from arch.position import (
     ALiBi,
     Learned,
     LinearScaling,
+    Llama3Scaling,
     NTKScaling,
     RelativeBias,
     Rotary,
@@ -134,9 +135,39 @@ def test_scaled_frequencies_are_those_of_the_papers() -> None:
     expected = [1.0, 0.1 * (r + (1 - r) / 4), 0.01 / 4, 0.001 / 4]
     assert frequencies(yarn) == pytest.approx(expected)
     assert yarn.temperature == pytest.approx(0.1 * math.log(4) + 1)
-    for scaling in (LinearScaling(factor=1.0), NTKScaling(factor=1.0), YaRNScaling(factor=1.0, trained_seq=64)):
+    r = (628 * 0.01 / (2 * math.pi) - 0.5) / 3.5
+    llama = Llama3Scaling(factor=4.0, trained_seq=628, slow=0.5, fast=4.0)
+    assert frequencies(llama) == pytest.approx([1.0, 0.1, 0.01 * (r + (1 - r) / 4), 0.001 / 4])
+    for scaling in (
+        LinearScaling(factor=1.0),
+        NTKScaling(factor=1.0),
+        Llama3Scaling(factor=1.0, trained_seq=64),
+        YaRNScaling(factor=1.0, trained_seq=64),
+        YaRNScaling(factor=1.0, trained_seq=64, ramp="channels", mscale_all_dim=1.0),
+    ):
         assert frequencies(scaling) == pytest.approx(frequencies(None))
-        assert scaling.temperature == 1.0
+        assert scaling.temperature == scaling.still_temperature == 1.0
+
+
+def test_yarns_ramp_over_channels_is_that_of_published_code() -> None:
+    """Channel i turns 628 / (2 pi) / 10^i times: 32 times at 0.49, once at 2.0, which are rounded to 0 and to 2 or 3."""
+    yarn = YaRNScaling(factor=4.0, trained_seq=620, ramp="channels")  # a little less than once at 2
+    assert frequencies(yarn) == pytest.approx([1.0, 0.1 * (1 + 1 / 4) / 2, 0.01 / 4, 0.001 / 4])
+    yarn = YaRNScaling(factor=4.0, trained_seq=640, ramp="channels")  # a little more
+    assert frequencies(yarn) == pytest.approx([1.0, 0.1 * (2 + 1 / 4) / 3, 0.01 * (1 + 2 / 4) / 3, 0.001 / 4])
+    cliff = YaRNScaling(factor=4.0, trained_seq=4, ramp="channels")  # no turn in such a text: only the first is kept
+    assert frequencies(cliff) == pytest.approx([1.0, 0.1 / 4, 0.01 / 4, 0.001 / 4])
+    assert Rotary(d_head=2, scaling=yarn).frequencies.tensor.tolist() == [-1.0, 1.0]
+
+
+def test_channels_that_do_not_turn_have_a_temperature_of_their_own() -> None:
+    q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
+    scaling = YaRNScaling(factor=16.0, trained_seq=64, mscale=0.5, mscale_all_dim=2.0)
+    q0, k0 = rotated(Rotary(d_head=8, d_rotary=6, scaling=scaling), q, k, 0)
+    turned, still = 0.1 * 0.5 * math.log(16) + 1, 0.1 * 2.0 * math.log(16) + 1
+    torch.testing.assert_close(q0, q * torch.tensor([turned] * 6 + [still] * 2))
+    torch.testing.assert_close(k0, k * torch.tensor([turned] * 6 + [still] * 2))
+    assert YaRNScaling(factor=16.0, trained_seq=64, mscale=0.5, temperature=3.0).temperature == 3.0
 
 
 def test_yarn_warms_the_scores_by_the_square_of_its_temperature() -> None:
@@ -218,6 +249,8 @@ def test_frequencies_survive_casting_copying_and_the_meta_device() -> None:
         (lambda: Rotary(d_head=7), "7 of d_head 7 cannot turn"),
         (lambda: Rotary(d_head=8, d_rotary=10), "10 of d_head 8 cannot turn"),
         (lambda: Rotary(d_head=8, d_rotary=0), "0 of d_head 8 cannot turn"),
+        (lambda: Llama3Scaling(factor=2.0, trained_seq=8, slow=4.0), "slow is 4.0 and fast is 4.0: 0 < slow < fast"),
+        (lambda: YaRNScaling(factor=2.0, trained_seq=8, slow=0.0), "slow is 0.0 and fast is 32.0: 0 < slow < fast"),
         (lambda: RelativeBias(n_heads=2, n_buckets=0), "n_buckets is 0: a multiple of 2"),
         (lambda: RelativeBias(n_heads=2, n_buckets=6, causal=False), "n_buckets is 6: a multiple of 4"),
         (lambda: RelativeBias(n_heads=2, n_buckets=32, max_distance=16), "max_distance is 16: more than the 16 exact"),

@@ -14,9 +14,10 @@ import torch
 from arch.decode import generate
 from runs import job, record
 from runs.errors import ConfigError
-from runs.sample import Stream, load_run, main, parse, sample
+from runs.loaded import of_run
+from runs.sample import Stream, main, parse, sample
 from runs.start import restore
-from runs.tokenizer import Bytes
+from runs.tokenizer import Bytes, Tokenizer
 from runs.train import guarded
 from tests.lab import config
 
@@ -53,6 +54,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture(scope="module")
 def run(trained: Trained) -> Path:
     return trained()
+
+
+def load_run(folder: Path) -> tuple[torch.nn.Module, Tokenizer]:
+    loaded = of_run(folder)
+    assert loaded.tokenizer is not None
+    return loaded.model, loaded.tokenizer
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -162,11 +169,14 @@ def test_words_become_typed_arguments() -> None:
     [
         (["run=x", "promt=a"], "sample.promt: unknown key; did you mean prompt?"),
         (["run=x"], "sample: prompt is missing"),
-        (["--help"], "--help: not of the form key=value; keys: run, prompt, max_tokens"),
+        (["--help"], "--help: not of the form key=value; keys: run, weights, prompt, max_tokens"),
         (["run=x", "prompt=a", "max_tokens=many"], "sample.max_tokens='many': int is expected, not str"),
         (["run=x", "prompt=a", "seed=1.5"], "sample.seed='1.5': int is expected, not str"),
         (["run=x", "prompt=a", "seed=1", "seed=2"], "seed: given twice"),
         (["run=/nowhere", "prompt=a"], "run=/nowhere: there is no run"),
+        (["weights=/nowhere", "prompt=a"], "weights=/nowhere: no config.json there"),
+        (["run=x", "weights=y", "prompt=a"], "one of them"),
+        (["prompt=a"], "give run=FOLDER (of a run) or weights=FOLDER"),
     ],
 )
 def test_a_wrong_word_is_told_in_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,7 +197,7 @@ def test_a_run_without_a_checkpoint_is_refused(trained: Trained, capsys: pytest.
 
 def test_a_probe_has_no_text(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     run = trained("data=copy", "train.seq_len=43")
-    assert "the tokens of data=copy stand for no text" in refused(capsys, f"run={run}", "prompt=a")
+    assert "the tokens of its data stand for no text" in refused(capsys, f"run={run}", "prompt=a")
 
 
 def test_a_model_that_looks_ahead_does_not_write(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,3 +216,18 @@ def test_weights_that_are_not_finite_do_not_write(run: Path, tmp_path: Path) -> 
     save(broken / "checkpoint" / "state.safetensors", task=task, optimiser=optimiser, step=2, seconds=0.0)
     with pytest.raises(ConfigError, match="not finite"):
         load_run(broken)
+
+
+def test_an_encoder_decoder_writes_about_what_it_has_read(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained("model=encoder_decoder", "data=docstrings", "train.steps=8", "train.log_every=8")
+    signature = "def close(self)"
+    assert main([f"run={run}", f"prompt={signature}", "max_tokens=20", "temperature=0"]) == 0
+    model, tokenizer = load_run(run)
+    specials = restore(run).data.specials
+    reading = model.reading(torch.from_numpy(tokenizer.encode(signature).astype(np.int64))[None])
+    stop = [specials["eos"]]
+    new = generate(reading, [[specials["bos"]]], max_tokens=20, temperature=0, stop=stop, cache=False)[0]
+    assert new
+    assert capsys.readouterr().out == tokenizer.decode([token for token in new if token < 256]) + "\n"
+    with pytest.raises(ValueError, match="prompt 0 is empty: at least 1 token is needed to read"):
+        sample(run=str(run), prompt=[""])

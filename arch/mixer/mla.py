@@ -28,8 +28,8 @@ class MLA(SequenceMixer):
     numbers of state for each token kept. Decoding multiplies queries and outputs by W_ukv instead of unfolding what is kept.
     Args:   d_model: channels of each token. n_heads: heads. d_latent: channels that a token's keys and values come from.
             d_nope, d_rope: channels of a head's query and key without and with rotation, d_rope even. d_v: of its value.
-            d_q_latent: channels that the queries come from; None = from the token itself. position: turns d_rope channels;
-            None = with the base 10000.
+            d_q_latent: channels that the queries come from; None = from the token itself. position: turns d_rope channels, and
+            tells the temperature of the others; None = with the base 10000.
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
     Raises: ValueError: an odd d_rope.
     """
@@ -70,6 +70,8 @@ class MLA(SequenceMixer):
         places = torch.arange(start, start + x.shape[1], device=x.device)[None] if positions is None else positions
         q = self._queries(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
         q, q_turned = q.split((self.d_nope, self.d_rope), dim=-1)  # (b, h, s, d_nope), (b, h, s, d_rope)
+        if self.position.still_temperature != 1.0:
+            q = q * self.position.still_temperature**2  # for the keys as well
         latent, k_turned = self.kv_down_proj(x)[:, None].split((self.d_latent, self.d_rope), dim=-1)
         q_turned, k_turned = self.position.rotate(q_turned, k_turned, places, places)
         kept = torch.cat((self.kv_norm(latent), k_turned), dim=-1)  # (b, 1, s, d_latent + d_rope)

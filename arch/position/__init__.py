@@ -4,13 +4,14 @@ from .alibi import ALiBi
 from .learned import Learned
 from .relative_bias import RelativeBias
 from .rotary import Rotary
-from .scaling import LinearScaling, NTKScaling, RotaryScaling, YaRNScaling
+from .scaling import LinearScaling, Llama3Scaling, NTKScaling, RotaryScaling, YaRNScaling
 from .sinusoidal import Sinusoidal
 
 __all__ = [
     "ALiBi",
     "Learned",
     "LinearScaling",
+    "Llama3Scaling",
     "NTKScaling",
     "RelativeBias",
     "Rotary",

@@ -18,7 +18,7 @@ class Rotary(Position):
     Paper: Su 2021, arXiv:2104.09864 (eq. 15). Differs: channel j is paired with j + d/2, as in GPT-NeoX and Llama.
     Cost per token: no parameters, no matrix products, no state.
     Args:   d_head: channels of one head. theta: base of the frequencies. scaling: stretches them to longer texts; None = as
-            trained; its temperature multiplies the turned channels, and so the score is unaware of it.
+            trained; its temperatures multiply the channels here, and so the score is unaware of them.
             d_rotary: channels of each head that turn, the first ones, even; None = all.
     Shape:  q: (..., heads, queries, d_head), positions (..., queries) -> the same; k likewise
     Raises: ValueError: an odd number of turning channels, or more than the head has.
@@ -42,13 +42,21 @@ class Rotary(Position):
         if scaling is not None:
             frequencies = scaling(frequencies)
         self.temperature = 1.0 if scaling is None else scaling.temperature
+        self.still_temperature = 1.0 if scaling is None else scaling.still_temperature
         # cos is even and sin is odd: negating the first half gives each channel the sign its partner needs.
         self.frequencies = Constant([-f for f in frequencies] + frequencies)
 
     def rotate(self, q: Tensor, k: Tensor, q_positions: Tensor, k_positions: Tensor) -> tuple[Tensor, Tensor]:
         q_turn = self._turn(q_positions)
         k_turn = q_turn if k_positions is q_positions else self._turn(k_positions)
-        return turned(q, *q_turn), turned(k, *k_turn)
+        return self._turned(q, *q_turn), self._turned(k, *k_turn)
+
+    def _turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        d = cos.shape[-1]
+        if d == x.shape[-1]:
+            return turned(x, cos, sin)
+        still = x[..., d:] if self.still_temperature == 1.0 else x[..., d:] * self.still_temperature
+        return torch.cat((turned(x[..., :d], cos, sin), still), dim=-1)
 
     def _turn(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         angles = positions[..., None, :, None] * self.frequencies.tensor  # (..., 1, s, d)
@@ -58,8 +66,5 @@ class Rotary(Position):
 
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns the first channels of x, as many as cos and sin have; in fp32, given back in the dtype of x."""
-    d = cos.shape[-1]
-    if d < x.shape[-1]:
-        return torch.cat((turned(x[..., :d], cos, sin), x[..., d:]), dim=-1)
-    return (x * cos + x.roll(d // 2, dims=-1) * sin).to(x.dtype)
+    """x with its channels turned; in fp32, given back in the dtype of x."""
+    return (x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin).to(x.dtype)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
+from typing import Literal
 
 
 class RotaryScaling:
     """Slows the frequencies of a Rotary: list of radians per token, fastest first -> list of the same length.
 
-    temperature: both q and k are multiplied by it, so that the scores grow by its square.
+    temperature, still_temperature: what the channels that turn, and those that do not, are multiplied by in both q and k,
+    so that their share of a score grows by its square.
     """
 
     temperature: float = 1.0
+    still_temperature: float = 1.0
 
     def __call__(self, frequencies: list[float]) -> list[float]:
         raise NotImplementedError
@@ -50,29 +54,92 @@ class NTKScaling(RotaryScaling):
         return [f * self.factor ** (-i / last) for i, f in enumerate(frequencies)]
 
 
+class Llama3Scaling(RotaryScaling):
+    """The frequencies of Llama 3.1: those that turn often within a training text stay, slow ones are interpolated.
+
+    f' = (1 - r) * f / factor + r * f,  r = clamp((turns - slow) / (fast - slow), 0, 1),  turns = trained_seq * f / (2 pi)
+
+    Paper: none tells it; the code that came with Llama 3.1 (Dubey 2024, arXiv:2407.21783) does. Differs: nothing. It is
+        YaRN's ramp over turns without its temperature.
+    Args:   factor: longest text over the longest of the training. trained_seq: longest text of the training, in tokens.
+            slow, fast: turns per trained_seq below which a frequency is interpolated, above which it stays.
+    Raises: ValueError: slow is not below fast.
+    """
+
+    def __init__(self, *, factor: float, trained_seq: int, slow: float = 1.0, fast: float = 4.0) -> None:
+        refuse_empty_ramp(slow, fast)
+        self.factor, self.trained_seq, self.slow, self.fast = factor, trained_seq, slow, fast
+
+    def __call__(self, frequencies: list[float]) -> list[float]:
+        kept = kept_by_turns(frequencies, self.trained_seq, self.slow, self.fast)
+        return interpolated(frequencies, kept, self.factor)
+
+
 class YaRNScaling(RotaryScaling):
     """YaRN: frequencies that turn often within a training text stay, those that turn less than once are interpolated.
 
     f' = (1 - r) * f / factor + r * f,  r = clamp((turns - slow) / (fast - slow), 0, 1),  turns = trained_seq * f / (2 pi)
-    temperature = 0.1 * ln(factor) + 1
+    temperature = 0.1 * mscale * ln(factor) + 1,  still_temperature = 0.1 * mscale_all_dim * ln(factor) + 1
 
-    Paper: Peng 2023, arXiv:2309.00071 (sections 3.2-3.4). Differs: the ramp runs over turns, as in the paper, where the
-    published code lets it run over channel numbers.
+    Paper: Peng 2023, arXiv:2309.00071 (sections 3.2-3.4). Differs: nothing as it stands; with ramp=channels, r falls over the
+        numbers of the channels instead, from that which turns fast times, rounded down, to that which turns slow times,
+        rounded up, as in the code that came with the paper and in all that was made after it; mscale and mscale_all_dim are
+        DeepSeek-V2's (arXiv:2405.04434), whose code scales all scores by still_temperature^2 and cos and sin by the ratio.
     Args:   factor: longest text over the longest of the training. trained_seq: longest text of the training, in tokens.
             slow, fast: turns per trained_seq below which a frequency is interpolated, above which it stays.
+            ramp: what r is linear in: turns, or channels. mscale, mscale_all_dim: strengths of the temperatures of the
+            channels that turn and of those that do not. temperature: of those that turn; None = by the formula.
+    Raises: ValueError: slow is not below fast.
     """
 
-    def __init__(self, *, factor: float, trained_seq: int, slow: float = 1.0, fast: float = 32.0) -> None:
-        self.factor = factor
-        self.trained_seq = trained_seq
-        self.slow = slow
-        self.fast = fast
-        self.temperature = 0.1 * math.log(factor) + 1.0
+    def __init__(
+        self,
+        *,
+        factor: float,
+        trained_seq: int,
+        slow: float = 1.0,
+        fast: float = 32.0,
+        ramp: Literal["turns", "channels"] = "turns",
+        mscale: float = 1.0,
+        mscale_all_dim: float = 0.0,
+        temperature: float | None = None,
+    ) -> None:
+        refuse_empty_ramp(slow, fast)
+        self.factor, self.trained_seq, self.slow, self.fast = factor, trained_seq, slow, fast
+        self.kept = kept_by_turns if ramp == "turns" else kept_by_channels
+        warmer = 0.1 * math.log(max(factor, 1.0))
+        self.temperature = mscale * warmer + 1.0 if temperature is None else temperature
+        self.still_temperature = mscale_all_dim * warmer + 1.0
 
     def __call__(self, frequencies: list[float]) -> list[float]:
-        return [self._stretched(f) for f in frequencies]
+        return interpolated(frequencies, self.kept(frequencies, self.trained_seq, self.slow, self.fast), self.factor)
 
-    def _stretched(self, f: float) -> float:
-        turns = self.trained_seq * f / (2 * math.pi)
-        r = min(max((turns - self.slow) / (self.fast - self.slow), 0.0), 1.0)
-        return (1 - r) * f / self.factor + r * f
+
+def interpolated(frequencies: list[float], kept: list[float], factor: float) -> list[float]:
+    """kept: of each frequency, from 0, slowed by the whole factor, to 1, as trained."""
+    return [(1 - r) * f / factor + r * f for f, r in zip(frequencies, kept, strict=True)]
+
+
+def kept_by_turns(frequencies: list[float], trained_seq: int, slow: float, fast: float) -> list[float]:
+    turns = [trained_seq * f / (2 * math.pi) for f in frequencies]
+    return [clamp((n - slow) / (fast - slow)) for n in turns]
+
+
+def kept_by_channels(frequencies: list[float], trained_seq: int, slow: float, fast: float) -> list[float]:
+    step = next((math.log(a / b) for a, b in pairwise(frequencies)), math.inf)  # each is the one before it times e^-step
+
+    def channel(turns: float) -> float:
+        return math.log(trained_seq * frequencies[0] / (2 * math.pi * turns)) / step
+
+    first, last = max(math.floor(channel(fast)), 0), min(math.ceil(channel(slow)), 2 * len(frequencies) - 1)
+    width = (last - first) or 0.001  # as published: a cliff, not a division by zero
+    return [1 - clamp((i - first) / width) for i in range(len(frequencies))]
+
+
+def clamp(x: float) -> float:
+    return min(max(x, 0.0), 1.0)
+
+
+def refuse_empty_ramp(slow: float, fast: float) -> None:
+    if not 0 < slow < fast:
+        raise ValueError(f"slow is {slow} and fast is {fast}: 0 < slow < fast is needed, there is no ramp between them")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
@@ -52,9 +52,8 @@ def attention_figure(maps: Mapping[str, np.ndarray], queries: Sequence[str], key
     columns, most = max(counts), max(len(queries), len(keys))
     labelled = most <= MOST_LABELS
     side = max(1.2, LETTER * most) if labelled else (1.7 if columns <= 8 else 1.1)
-    figure, panels = _grid(
-        len(maps), columns, (side * len(keys) / most, side * len(queries) / most), _longest(queries, labelled)
-    )
+    panel, longest = (side * len(keys) / most, side * len(queries) / most), _longest((*queries, *keys), labelled)
+    figure, panels = _grid(len(maps), columns, panel, gap=0.14, beside=longest, below=longest)
     image = None
     for row, (label, heads) in enumerate(maps.items()):
         for head, ax in enumerate(panels[row]):
@@ -68,7 +67,7 @@ def attention_figure(maps: Mapping[str, np.ndarray], queries: Sequence[str], key
             _ticks(ax.yaxis, queries if labelled else None, shown=head == 0)
             ax.set(title=f"head {head}" if row == 0 else None, ylabel=label if head == 0 else None)
     _axes_named(figure, "key: the token that is looked at", "query: the token that looks")
-    _colour_bar(figure, image, panels, "attention weight (colour by its root); white: not seen")
+    _colour_bar(figure, image, panels, "attention weight, coloured by its\nsquare root (white: not seen)")
     return figure
 
 
@@ -82,7 +81,7 @@ def experts_figure(gates: Mapping[str, np.ndarray], tokens: Sequence[str]) -> Fi
     rows = -(-len(gates) // columns)
     width = max(2.5, LETTER * 1.1 * len(tokens)) if labelled else 7.0 / columns
     height = min(3.0, max(0.7, 0.11 * max(table.shape[1] for table in gates.values())))
-    figure, panels = _grid(rows, columns, (width, height), _longest(tokens, labelled))
+    figure, panels = _grid(rows, columns, (width, height), gap=0.28, beside=3, below=_longest(tokens, labelled))
     top = max((float(np.nanmax(table)) for table in gates.values() if not np.isnan(table).all()), default=1.0)
     image = None
     for place, ax in enumerate(panels.T.flat):  # down the first column, then the next
@@ -92,19 +91,20 @@ def experts_figure(gates: Mapping[str, np.ndarray], tokens: Sequence[str]) -> Fi
         label, table = list(gates.items())[place]
         image = ax.imshow(np.ma.masked_invalid(table.T), norm=Normalize(0, top), aspect="auto", interpolation="nearest")
         _ticks(ax.xaxis, tokens if labelled else None, shown=place % rows == rows - 1 or place == len(gates) - 1)
-        _ticks(ax.yaxis, None, shown=True)
+        _ticks(ax.yaxis, None, shown=place < rows)
         without = int(np.isnan(table).all(axis=1).sum())
         ax.set_title(label + (f": {without} of {len(table)} tokens without an expert" if without else ""), loc="left")
     _axes_named(figure, "token", "expert")
-    _colour_bar(figure, image, panels, "gate: the weight of an expert; white: not chosen")
+    _colour_bar(figure, image, panels, "gate, the weight of an expert\n(white: not chosen)")
     return figure
 
 
-def _grid(rows: int, columns: int, panel: tuple[float, float], longest: int) -> tuple[Figure, np.ndarray]:
-    """Panels of that many inches, with room for labels of that many letters at the left and at the bottom."""
-    gap, top, right = 0.14 if longest else 0.2, 0.3, 0.95
-    left, bottom = (0.5 + 0.068 * max(longest, 3) + room for room in (0.15, 0.0))
-    width, height = columns * (panel[0] + gap) - gap, max(rows * (panel[1] + 2 * gap) - 2 * gap, 1.9)
+def _grid(
+    rows: int, columns: int, panel: tuple[float, float], *, gap: float, beside: int, below: int
+) -> tuple[Figure, np.ndarray]:
+    """Panels of that many inches that far apart, with room for labels of that many letters at the left and below."""
+    left, bottom, top, right = 0.5 + 0.068 * beside, 0.38 + 0.068 * below, 0.3, 1.1
+    width, height = columns * (panel[0] + 0.14) - 0.14, max(rows * (panel[1] + gap) - gap, 2.3)
     figure = Figure(figsize=(left + width + right, bottom + height + top))
     all_width, all_height = figure.get_size_inches()
     panels = figure.subplots(rows, columns, squeeze=False)
@@ -113,8 +113,8 @@ def _grid(rows: int, columns: int, panel: tuple[float, float], longest: int) -> 
         right=1 - right / all_width,
         bottom=bottom / all_height,
         top=1 - top / all_height,
-        wspace=gap / panel[0],
-        hspace=2 * gap / panel[1],
+        wspace=0.14 / panel[0],
+        hspace=gap / panel[1],
     )
     return figure, panels
 
@@ -126,8 +126,7 @@ def _ticks(axis: Axis, labels: Sequence[str] | None, *, shown: bool) -> None:
             axis.set_ticklabels([])
         return
     axis.set_ticks(range(len(labels)), [_drawable(label) for label in labels] if shown else [""] * len(labels))
-    if axis.axis_name == "x":
-        axis.set_tick_params(rotation=90)
+    axis.set_tick_params(rotation=90 if isinstance(axis, XAxis) else 0)
 
 
 def _drawable(label: str) -> str:
@@ -138,7 +137,8 @@ def _drawable(label: str) -> str:
 
 
 def _longest(labels: Sequence[str], labelled: bool) -> int:
-    return max(len(_drawable(label)) for label in labels) if labelled else 0
+    """In letters; of the numbers that stand where there are too many labels, 3."""
+    return max(len(_drawable(label)) for label in labels) if labelled else 3
 
 
 def _axes_named(figure: Figure, below: str, beside: str) -> None:
@@ -153,5 +153,5 @@ def _colour_bar(figure: Figure, image: AxesImage | None, panels: np.ndarray, lab
     width, height = figure.get_size_inches()
     top, bottom = panels[0, 0].get_position().y1, panels[-1, 0].get_position().y0
     tall = min(top - bottom, 3.0 / height)
-    axes = figure.add_axes((1 - 0.8 / width, top - tall, 0.12 / width, tall))
+    axes = figure.add_axes((1 - 0.95 / width, top - tall, 0.12 / width, tall))
     figure.colorbar(image, cax=axes, label=label)

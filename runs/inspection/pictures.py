@@ -57,7 +57,8 @@ def pile(pictures: Sequence[Picture]) -> Picture:
 def meeting(symbol: str, paths: Sequence[Picture], *, residual: bool) -> Picture:
     """Paths side by side between the point where they part and the one where they meet; the residual one has nothing on it."""
     height = max(len(path.lines) for path in paths)
-    lines, axes = [""] * (height + 2), []
+    lines = [""] * (height + 2)
+    axes: list[int] = []
     for path in paths:
         gap = " " * 3 if axes else ""
         axes.append(len(lines[0]) + len(gap) + path.axis)

@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
-from runs.tokenizer import Bytes, Tokenizer
+from collections.abc import Mapping, Sequence
 
-UNKNOWN = "\ufffd"
+from ..errors import ConfigError
+from ..tokenizer import Bytes, Tokenizer
+
+UNFINISHED = "\ufffd"  # how a tokenizer writes a part of a character
 
 
-def readable(tokenizer: Tokenizer, token: int) -> str:
-    """The token's text on one line: a line's end as \\n, a lone byte of a character as \\xe2; <7> where it has no text."""
-    if token >= tokenizer.vocab_size:
-        return f"<{token}>"
-    text = tokenizer.decode([token])
-    if UNKNOWN in text or not text:
-        return f"\\x{token:02x}" if isinstance(tokenizer, Bytes) else f"<{token}>"
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+class Reader:
+    """Text to tokens, and each token to a word that stands for it on one line.
+
+    Args:   tokenizer: None where tokens stand for no text. specials: tokens of the data's own, by what they are for.
+    """
+
+    def __init__(self, tokenizer: Tokenizer | None, specials: Mapping[str, int]) -> None:
+        self.tokenizer = tokenizer
+        self.specials = dict(specials)
+
+    def encode(self, text: str) -> list[int]:
+        """Where tokens stand for no text they are given as numbers, as in "3 1 4"."""
+        if self.tokenizer is not None:
+            tokens: list[int] = self.tokenizer.encode(text).tolist()
+            return tokens
+        if not all(word.isdecimal() for word in text.split()):
+            raise ConfigError(f"{text!r}: the tokens of this run stand for no text; give their numbers, as in '3 1 4'")
+        return [int(word) for word in text.split()]
+
+    def marked(self, tokens: Sequence[int], *, around: bool, before: bool) -> list[int]:
+        """With the special tokens that a row has in training: [CLS] and [SEP] around it, BOS before it, where there are any."""
+        first = ["cls"] if around else ["bos"] if before else []
+        last = ["sep"] if around else []
+        begin, end = ([self.specials[role] for role in roles if role in self.specials] for roles in (first, last))
+        return [*begin, *tokens, *end]
+
+    def name(self, token: int) -> str:
+        """Its text, a line's end as \\n, a byte that is no character as \\xe2; [mask] or <300> where it has no text."""
+        for role, special in self.specials.items():
+            if token == special:
+                return f"[{role}]"
+        if self.tokenizer is None:
+            return str(token)
+        text = self.tokenizer.decode([token]) if token < self.tokenizer.vocab_size else ""
+        if UNFINISHED in text or not text:
+            return f"\\x{token:02x}" if isinstance(self.tokenizer, Bytes) and token < 256 else f"<{token}>"
+        return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

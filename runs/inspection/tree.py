@@ -106,9 +106,9 @@ def tree(model: nn.Module, name: str = "") -> str:
     gaps = 2 * (len(cells[0]) - 1)
     told_width = min(told_width, max(20, WIDTH - name_width - kind_width - sum(numbers) - gaps))
     lines = []
-    for name, kind, told, *counts in cells:
+    for module, kind, told, *counts in cells:
         first, *more = textwrap.wrap(told, told_width) or [""]
-        words = [name.ljust(name_width), kind.ljust(kind_width), first.ljust(told_width)]
+        words = [module.ljust(name_width), kind.ljust(kind_width), first.ljust(told_width)]
         lines.append("  ".join([*words, *(c.rjust(w) for c, w in zip(counts, numbers, strict=True))]).rstrip())
         lines += [" " * (name_width + kind_width + 4) + line for line in more]
     return "\n".join(lines)

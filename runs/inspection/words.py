@@ -45,8 +45,8 @@ def idle(module: nn.Module) -> bool:
 
 def _width(module: nn.Module) -> int | None:
     """Hidden channels of an ffn, where only its weights know them."""
-    up = getattr(module, "up_proj", None)
-    return up.weight.shape[0] if isinstance(getattr(up, "weight", None), Tensor) else None
+    weight = getattr(getattr(module, "up_proj", None), "weight", None)
+    return weight.shape[0] if isinstance(weight, Tensor) else None
 
 
 def _told(value: Any) -> str:

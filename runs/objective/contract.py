@@ -42,11 +42,11 @@ class Task(nn.Module):
         self.questions = dict(questions)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Each question's logits, (b, s, answers) or (b, answers)."""
+        """Each question's logits: (b, s, answers), (b, places, answers) or (b, answers)."""
         raise NotImplementedError
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
-        """Each question's right answers, (b, s) or (b,), IGNORED where nothing is asked; from the batch alone."""
+        """Each question's right answers in the same shape, IGNORED where nothing is asked; from the batch alone."""
         raise NotImplementedError
 
 

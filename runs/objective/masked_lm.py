@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 from torch import Tensor, nn
 
 from arch import Encoder, LayerNorm, MaskedLMHead
 
-from ..data.contract import Batch, Data
+from ..data.contract import IGNORED, Batch, Data
 from .contract import Question, Task, first_batch, refuse_other_models
 from .masked_text import MaskedText
 from .pool import whole
@@ -51,23 +52,44 @@ class MaskedLM:
         if self.nsp_weight > 0:
             heads["nsp"] = nn.Linear(d_model, 2)
             questions["nsp"] = Question(self.nsp_weight)
-        return Cloze(model=model, heads=heads, questions=questions)
+        return Cloze(model=model, heads=heads, questions=questions, count=cast(MaskedText, data).count)
 
 
 class Cloze(Task):
-    """An encoder with a head for hidden tokens and one for pairs."""
+    """An encoder with a head for hidden tokens and one for pairs.
+
+    Args:   count: tokens that are asked for in a row of some length: only these get logits.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        heads: dict[str, nn.Module],
+        questions: dict[str, Question],
+        count: Callable[[int], int],
+    ) -> None:
+        super().__init__(model=model, heads=heads, questions=questions)
+        self.count = count
+
+    def asked(self, batch: Batch) -> Tensor:
+        """The places that are asked for, as many in each row, so that the host need not know them. (b, k)"""
+        first = (batch.targets == IGNORED).int().argsort(dim=1, stable=True)
+        return first[:, : self.count(batch.targets.shape[1])]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         encoder = cast(Encoder, self.model)
         types = None if encoder.embedding.types is None else batch.types  # [SEP] tells segments apart as well
         x = encoder(batch.tokens, positions=batch.positions, types=types)  # (b, s, m)
-        answers = {"": self.heads["mlm"](x, encoder.embedding.weight)}
+        hidden = x.gather(1, self.asked(batch)[..., None].expand(-1, -1, x.shape[-1]))  # (b, k, m)
+        answers = {"": self.heads["mlm"](hidden, encoder.embedding.weight)}
         if "nsp" in self.questions:
             answers["nsp"] = self.heads["nsp"](whole(encoder, x))
         return answers
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
-        if "nsp" not in self.questions:
-            return {"": batch.targets}
-        assert batch.labels is not None
-        return {"": batch.targets, "nsp": batch.labels}
+        targets = {"": batch.targets.gather(1, self.asked(batch))}
+        if "nsp" in self.questions:
+            assert batch.labels is not None
+            targets["nsp"] = batch.labels
+        return targets

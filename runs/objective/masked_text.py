@@ -28,6 +28,10 @@ class MaskedText(Marked):
         self.rate, self.pairs = rate, pairs
         self.ordinary = np.setdiff1d(np.arange(data.vocab_size), list(self.specials.values()))
 
+    def count(self, seq_len: int) -> int:
+        """How many tokens of a row are asked for."""
+        return max(1, round(self.rate * (seq_len - self.marks)))
+
     def laid_out(self, batch: Batch, rng: np.random.Generator) -> Batch:
         text = batch.tokens.numpy()
         if not self.pairs:
@@ -52,8 +56,7 @@ class MaskedText(Marked):
     def _hidden(self, row: np.ndarray, rng: np.random.Generator) -> Batch:
         open_to_all = ~np.isin(row, list(self.specials.values()))
         lot = np.where(open_to_all, rng.random(row.shape), 2)
-        count = max(1, round(self.rate * (row.shape[1] - self.marks)))
-        asked = open_to_all & (lot.argsort(1).argsort(1) < count)
+        asked = open_to_all & (lot.argsort(1).argsort(1) < self.count(row.shape[1]))
         fate = rng.random(row.shape)
         other = rng.choice(self.ordinary, row.shape)
         shown = np.select([fate < HIDDEN, fate < HIDDEN + REPLACED], [self.specials["mask"], other], default=row)

@@ -116,6 +116,11 @@ class File:
     def encode(self, text: str) -> np.ndarray:
         return joined(self._encoded(text), self.vocab_size)
 
+    def framed(self, text: str) -> list[int]:
+        """The tokens of one text with the special ones that the file's own template puts around it."""
+        tokens: list[int] = self._tokenizer.encode(text).ids
+        return tokens
+
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         return decoded(self._tokenizer, tokens)
 

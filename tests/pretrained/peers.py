@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -70,6 +71,17 @@ def llama(**more: Any) -> Any:
     return toy("LlamaForCausalLM", "LlamaConfig", **{**LLAMA, "rope_theta": 500.0, "rms_norm_eps": 1e-5, **more})
 
 
+LINEAR = {"rope_type": "linear", "factor": 3.0}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+YARN = {"rope_type": "yarn", "factor": 5.0, "original_max_position_embeddings": 64, "beta_fast": 7.0, "beta_slow": 0.3}
+
+
 def phi3(**more: Any) -> Any:
     settings = {**LLAMA, "sliding_window": 7, "bos_token_id": 1, "eos_token_id": 2, **more}
     return toy("Phi3ForCausalLM", "Phi3Config", **settings)
@@ -108,6 +120,17 @@ def deepseek_v2(**more: Any) -> Any:
         **more,
     }
     return toy("DeepseekV2ForCausalLM", "DeepseekV2Config", **settings)
+
+
+def warmed_deepseek_v2(**more: Any) -> Any:
+    """All scores warmed, as in DeepSeek's own code: softmax_scale * (0.1 * mscale_all_dim * ln(factor) + 1)^2.
+
+    Release 4.57 of the reference lacks the square; cos and sin it scales as they do."""
+    model = deepseek_v2(rope_scaling={**YARN, "mscale": 0.707, "mscale_all_dim": 1.3, **more})
+    for layer in model.model.layers:
+        assert layer.self_attn.scaling == 18**-0.5, "this release scales all scores itself"
+        layer.self_attn.scaling *= (0.1 * 1.3 * math.log(5.0) + 1) ** 2
+    return model
 
 
 def mamba(**more: Any) -> Any:
