@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,11 @@ from . import weights
 from .build import call, nearest
 from .device import pick_device, pick_precision
 from .errors import ConfigError
-from .explain import explain, top_level_keys
+from .explain import CONF, explain
 from .inherit import inherit, inherited_choices
-from .stack import parse
-
-OPTIONAL = ("mixer", "pattern", "position", "score", "ffn", "router", "norm", "cross", "tokenizer", "stack")  # may stay unused
+from .overrides import changed, key_of
+from .stack import names
+from .unused import Part, refuse_unknown, refuse_unused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +81,13 @@ OmegaConf.register_new_resolver("rotary_scaling", rotary_scaling, replace=True)
 OmegaConf.register_new_resolver("two_thirds", two_thirds, replace=True)
 
 
+def of_words(words: Sequence[str], folder: Path = CONF) -> dict[str, Any]:
+    """The resolved config of a command line, where Hydra itself has not been called."""
+    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+        composed = hydra.compose("config", overrides=list(words), return_hydra_config=True)
+        return resolve(composed, composed.hydra.runtime.choices, words)
+
+
 def configs(config: DictConfig, refuse: Callable[[ConfigError], None]) -> list[dict[str, Any]]:
     """All runs that one Hydra job stands for, resolved: one, or every arm with every seed of a study. Call inside Hydra.
 
@@ -106,22 +112,6 @@ def configs(config: DictConfig, refuse: Callable[[ConfigError], None]) -> list[d
             except (ConfigError, HydraException, OmegaConfBaseException) as error:
                 refuse(ConfigError(f"arm {arm} seed {seed}: {explain(error)}"))
     return found
-
-
-def key_of(override: str) -> str:
-    return override.lstrip("+~").split("=")[0]
-
-
-def changed(overrides: Sequence[str], changes: Sequence[str]) -> list[str]:
-    """The overrides with some of them replaced: no key is given twice."""
-    keys = set(map(key_of, changes))
-    return [*(o for o in overrides if key_of(o) not in keys), *map(quoted, changes)]
-
-
-def quoted(override: str) -> str:
-    """Stacks are full of commas, which Hydra would take for a list of choices."""
-    key, _, value = override.partition("=")
-    return f'{key}="{value}"' if key == "stack" and value[:1] not in ("'", '"', "") and value != "null" else override
 
 
 def resolve(config: DictConfig, choices: Any, overrides: Sequence[str]) -> dict[str, Any]:
@@ -188,64 +178,3 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
         reason = str(error).splitlines()[0].split("while resolving interpolation: ")[-1]
         raise ConfigError(f"{error.full_key}: {reason}") from None
     return {str(key): value for key, value in content.items()}
-
-
-def names(model: Any) -> list[str | None]:
-    """The layers that the stacks of a model are made of, each once; None stands for the block."""
-    found: list[str | None] = []
-    for key, node in model.items() if isinstance(model, dict) else ():
-        if key != "layers":
-            found += names(node)
-        else:
-            found += [None] if node is None else [name for layer in parse(node) for name in layer]
-    return list(dict.fromkeys(found))
-
-
-def refuse_unknown(raw: dict[str, Any]) -> None:
-    """`+key=value` can add anything at the top; only what conf/ knows has an effect."""
-    known = top_level_keys()
-    for key in raw:
-        if key not in (*known, "hydra"):
-            raise ConfigError(f"{key}: unknown key; {nearest(key, known)}")
-
-
-@dataclass(frozen=True)
-class Part:
-    """A composed config, the overrides that it was composed from, and which of its nodes the run is built from."""
-
-    raw: Any
-    overrides: Sequence[str]
-    roots: Sequence[str]
-
-
-def refuse_unused(parts: Sequence[Part], overrides: Sequence[str]) -> None:
-    """A block that was asked for and that no part of the model refers to is an error, not silence."""
-    for override in overrides:
-        group = key_of(override).split(".", maxsplit=1)[0]
-        nodes = [(part.raw.get(group), part) for part in parts if override in part.overrides]
-        if group not in OPTIONAL or all(node is None for node, _ in nodes):
-            continue
-        found = set().union(*(references(part.raw, part.roots) for _, part in nodes))
-        for slot in {slot for node, _ in nodes for slot in slots(group, node)}:
-            if not any(path == slot or path.startswith(f"{slot}.") for path in found):
-                raise ConfigError(f"{override}: no part of this run uses a {group}; leave it out, or choose what does use it")
-
-
-def slots(group: str, node: Any) -> list[str]:
-    """What a config group offers to blocks: itself, or the parts that it has for different places."""
-    return [group] if not isinstance(node, dict) or "_target_" in node else [f"{group}.{key}" for key in node if node[key]]
-
-
-def references(raw: dict[str, Any], roots: Sequence[str]) -> set[str]:
-    """Every `${path}` reachable from the given nodes."""
-    found: set[str] = set()
-    waiting = list(roots)
-    while waiting:
-        node: Any = raw
-        for key in waiting.pop().split("."):
-            node = node.get(key) if isinstance(node, dict) else None
-        for path in re.findall(r"\$\{([a-z_][\w.]*)\}", str(node)):
-            if path not in found:
-                found.add(path)
-                waiting.append(path)
-    return found

@@ -30,7 +30,7 @@ from .errors import ConfigError
 from .explain import CONF
 from .families import family as family_named
 from .sample import parse
-from .start import restore
+from .start import Restored, restore
 from .tokenizer import Tokenizer
 from .tokenizer.file import NAMES
 from .tokenizer.library import library
@@ -46,27 +46,28 @@ def export(*, run: str, to: str, family: str | None = None) -> None:
     Args:   run: folder of a run. to: folder that holds no model yet. family: a model_type such as llama; null = that of model=.
     Raises: ConfigError, RecordError: in one line, what the family does not express, or why there is nothing to write.
     """
-    folder, place = Path(run), Path(to)
-    restored = restore(folder)
-    task, config = restored.task, restored.config
-    merge(task.model)
-    config["size"]["vocab_size"] = config["size"]["vocab_size"] or restored.data.vocab_size
-    tokenizer: Tokenizer | None = getattr(restored.data, "tokenizer", None)
-    specials = specials_of(restored.data, tokenizer)
+    restored = restore(Path(run))
     try:
-        kind = family_of(config["choices"].get("model", "decoder")) if family is None else family
-        told = describe(kind, config)
-        refuse_another(kind, config, told)
+        write(restored, Path(to), family=family)
     except ConfigError as error:
-        raise ConfigError(f"run={folder}: {error}") from None
+        raise ConfigError(f"run={run}: {error}") from None
+
+
+def write(restored: Restored, place: Path, *, family: str | None = None) -> None:
+    task, data, size = restored.task, restored.data, restored.config["size"]
+    merge(task.model)
+    config = {**restored.config, "size": {**size, "vocab_size": size["vocab_size"] or data.vocab_size}}
+    kind = family_of(config["choices"].get("model", "decoder")) if family is None else family
+    told = describe(kind, config)
+    refuse_another(kind, config, told)
     state, left_out = in_layout(kind, task.state_dict(), config)
-    if kind == "bert":
-        told["architectures"] = [bert_architecture(state)]
-    weights.save(place, state, told | token_ids(kind, config["weights"], specials))
-    print(f"{place}: {told['architectures'][0]}, {sum(t.numel() for t in task.model.parameters()):,} parameters")
+    tokenizer: Tokenizer | None = getattr(data, "tokenizer", None)
+    specials = specials_of(data, tokenizer)
+    weights.save(place, state, {**told, **heads_told(kind, state), **token_ids(kind, config["weights"], specials)})
+    print(f"{place}: a model of the family {kind}, {sum(t.numel() for t in task.model.parameters()):,} parameters")
     if left_out:
         print(f"left out: {', '.join(left_out)}; this layout has no place for it")
-    if not save_tokenizer(place, tokenizer, specials, longest=config["size"]["max_seq"]):
+    if not save_tokenizer(place, tokenizer, specials, longest=size["max_seq"]):
         print("no tokenizer.json: the tokens of this run stand for no text, or cannot be told in one")
 
 
@@ -137,12 +138,16 @@ def in_layout(kind: str, state: Mapping[str, Tensor], config: dict[str, Any]) ->
     return ours | with_heads, sorted(f"heads.{head}" for head in heads - kept)
 
 
-def bert_architecture(state: Mapping[str, Tensor]) -> str:
+def heads_told(kind: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the heads add to a BERT's config.json."""
     heads = {name.split(".")[1] for name in state if name.startswith("heads.")}
-    known = {"mlm": "BertForMaskedLM", "classifier": "BertForSequenceClassification"}
-    return (
-        "BertForPreTraining" if {"mlm", "nsp"} <= heads else next((known[head] for head in known if head in heads), "BertModel")
-    )
+    if kind != "bert" or not heads:
+        return {}
+    if "classifier" in heads:
+        labels = [f"LABEL_{i}" for i in range(len(state["heads.classifier.bias"]))]
+        numbers = {label: i for i, label in enumerate(labels)}
+        return {"architectures": ["BertForSequenceClassification"], "id2label": dict(enumerate(labels)), "label2id": numbers}
+    return {"architectures": ["BertForPreTraining" if "nsp" in heads else "BertForMaskedLM"]}
 
 
 def specials_of(data: Any, tokenizer: Tokenizer | None) -> dict[str, int]:
@@ -176,6 +181,7 @@ def save_tokenizer(place: Path, tokenizer: Tokenizer | None, specials: Mapping[s
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
         "model_max_length": longest,
         **{f"{role}_token": form.id_to_token(token) for role, token in specials.items()},
     }

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from torch import nn
 
@@ -15,9 +14,8 @@ from arch.model import Decoder
 
 from . import weights
 from .build import build_model
-from .compose import resolve
+from .compose import of_words
 from .errors import ConfigError
-from .explain import CONF
 from .objective import Task
 from .start import restore
 from .tokenizer import File, Tokenizer
@@ -67,10 +65,7 @@ def of_run(folder: Path) -> Loaded:
 def of_weights(folder: Path) -> Loaded:
     """Numbers are read as they are stored, and computed with in fp32."""
     told = weights.read_config(folder)
-    words = weights.overrides(told)
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = hydra.compose("config", overrides=words, return_hydra_config=True)
-        config = resolve(composed, composed.hydra.runtime.choices, words)
+    config = of_words(weights.overrides(told))
     with torch.device("meta"):
         model = build_model(config, config["size"]["vocab_size"])
     ours = weights.load(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from .errors import ConfigError
 
@@ -33,6 +34,17 @@ def tiled(layers: list[tuple[str, ...]], n_layers: int) -> list[str]:
     """The blocks of n_layers layers: the line again and again, cut where it is longer."""
     repeated = (layers * -(-n_layers // len(layers)))[:n_layers]
     return [block for layer in repeated for block in layer]
+
+
+def names(model: Any) -> list[str | None]:
+    """The layers that the stacks of a model are made of, each once; None stands for the block."""
+    found: list[str | None] = []
+    for key, node in model.items() if isinstance(model, dict) else ():
+        if key != "layers":
+            found += names(node)
+        else:
+            found += [None] if node is None else [name for layer in parse(node) for name in layer]
+    return list(dict.fromkeys(found))
 
 
 def _stack(text: str, tokens: list[tuple[int | None, str, int]], i: int) -> tuple[list[tuple[str, ...]], int]:

@@ -20,9 +20,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from . import record
-from .compose import configs, quoted
+from .compose import configs
 from .errors import ConfigError
 from .explain import CONF, EXPECTED, explain
+from .overrides import quoted
 
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 FULL_ERROR = "HYDRA_FULL_ERROR"

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from torch import Tensor, nn
 
 from runs.build import build_model
-from runs.compose import resolve
+from runs.compose import of_words
 from runs.explain import CONF
 
 VOCAB = 61
@@ -25,9 +24,7 @@ def options(group: str) -> list[str]:
 
 def config(*overrides: str, directory: Path = CONF) -> dict[str, Any]:
     """The resolved config of a command line."""
-    with hydra.initialize_config_dir(str(directory), version_base="1.3"):
-        composed = hydra.compose("config", overrides=list(overrides), return_hydra_config=True)
-        return resolve(composed, composed.hydra.runtime.choices, overrides)
+    return of_words(overrides, directory)
 
 
 def tiny_model(*overrides: str, directory: Path = CONF) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,8 @@ from arch.position import (
     YaRNScaling,
 )
 from arch.position.alibi import slopes
+from runs.errors import ConfigError
+from tests.lab import config, options, tiny_model
 from tests.reference.attention import (
     PATTERNS,
     Bias,
@@ -240,6 +243,23 @@ def test_frequencies_survive_casting_copying_and_the_meta_device() -> None:
         assert torch.equal(rotary.frequencies.tensor, Rotary(d_head=8).frequencies.tensor)
         assert not rotary.state_dict()
     assert RelativeBias(n_heads=2).bfloat16().buckets.tensor.dtype == torch.long
+
+
+def test_latent_attention_stretches_its_channels_as_a_rotary_position_does() -> None:
+    def scaling(*words: str) -> Any:
+        return config("mixer=mla", *words)["block"]["mixer"]["position"]["scaling"]
+
+    assert scaling() is None and scaling("position=rotary") is None
+    assert scaling("position=rotary_linear") == {"_target_": "arch.LinearScaling", "factor": 4.0}
+    with pytest.raises(ConfigError, match=r"it turns channels of its own, so arch.ALiBi tells it nothing; take a rotary"):
+        scaling("position=alibi")
+
+
+def test_part_of_each_head_turns_where_the_size_says_so() -> None:
+    for option in options("position"):
+        if option.startswith("rotary"):
+            position = tiny_model(f"position={option}", "size.d_rotary=4").layers[0].mixer.position
+            assert len(position.frequencies.tensor) == 4, option
 
 
 @pytest.mark.parametrize(

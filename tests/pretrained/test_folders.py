@@ -153,5 +153,5 @@ def test_shards_lie_in_the_folder_itself(name: str, tmp_path: Path) -> None:
 
 def test_weights_are_never_overwritten(tmp_path: Path) -> None:
     place = folder(tmp_path)
-    with pytest.raises(ConfigError, match="holds model.safetensors already"):
+    with pytest.raises(ConfigError, match=r"holds model.safetensors already"):
         weights.save(place, weights.load(place), weights.read_config(place))

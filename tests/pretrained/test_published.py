@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from runs.describe import describe
 from runs.errors import ConfigError
 from runs.stack import parse, tiled
 from runs.weights import overrides
@@ -186,6 +187,20 @@ def test_a_published_config_is_the_model_of_that_name(name: str) -> None:
         del named["size"]["d_ff"]  # no ffn has it
     for part in ("size", "shared", "model", "block", "layers"):
         assert agrees(told[part], named[part]), (part, told[part], named[part])
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_model_is_described_as_its_published_config_does(name: str) -> None:
+    published = PUBLISHED[name]
+    told = describe(published["model_type"], config(*overrides(published)))
+    assert published.keys() - told.keys() <= {"pretraining_tp", "max_window_layers"} | ({"sliding_window"} & published.keys())
+    if scaling := published.get("rope_scaling"):
+        published = published | {
+            "rope_scaling": {"rope_type": scaling["type"], **{k: scaling[k] for k in scaling if k != "type"}}
+        }
+    assert {key: told[key] for key in told.keys() & published.keys()} == {
+        key: published[key] for key in told.keys() & published.keys()
+    }
 
 
 @pytest.mark.parametrize(
