@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import hydra
 from torch import Tensor
 
 from arch import Attention
@@ -24,10 +23,9 @@ from arch.position import Rotary
 
 from . import weights
 from .build import locate
-from .compose import resolve
+from .compose import of_words
 from .describe import describe, family_of, stacked
 from .errors import ConfigError
-from .explain import CONF
 from .families import family as family_named
 from .sample import parse
 from .start import Restored, restore
@@ -73,10 +71,7 @@ def write(restored: Restored, place: Path, *, family: str | None = None) -> None
 
 def refuse_another(kind: str, config: dict[str, Any], told: dict[str, Any]) -> None:
     """Raises ConfigError: what is described is another model than that of the run."""
-    words = family_named(told).overrides
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = hydra.compose("config", overrides=words, return_hydra_config=True)
-        theirs = resolve(composed, composed.hydra.runtime.choices, words)
+    theirs = of_words(family_named(told).overrides)
     if difference := first_difference(model_of(config), model_of(theirs)):
         where, ours, expected = difference
         raise ConfigError(f"family={kind} does not express it: {where} is {ours} here and {expected} there")

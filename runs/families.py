@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from arch.position import YaRNScaling
 from arch.pretrained import NameMap, bert, deepseek_v2, gpt2, llama, mamba, marian, mixtral, olmoe, phi3, qwen2
-from arch.pretrained.mapping import renames
 
 from .errors import ConfigError
 
@@ -83,19 +82,12 @@ def _bert(config: Config) -> Family:
         max_seq=config["max_position_embeddings"],
     )
     more = [f"model.embedding.n_types={config['type_vocab_size']}", *_shared(norm_eps=config.get("layer_norm_eps", 1e-12))]
-    return Family(["model=bert_base", *more, *sizes], lambda given: _bert_names(given, n_layers))
 
+    def names(given: Collection[str]) -> NameMap:
+        heads = [o for o, t in bert.HEADS.items() if any(name.startswith((f"heads.{o}.", f"{t}.")) for name in given)]
+        return bert.names(n_layers=n_layers, heads=heads)
 
-BERT_HEADS = {"mlm": "cls.predictions", "nsp": "cls.seq_relationship", "classifier": "classifier"}
-
-
-def _bert_names(given: Collection[str], n_layers: int) -> NameMap:
-    """With the heads that are among the given names, theirs or ours."""
-    heads = [o for o, t in BERT_HEADS.items() if any(name.startswith((f"heads.{o}.", f"{t}.")) for name in given)]
-    known = bert.names(n_layers=n_layers)
-    rules = [*known.rules, *renames("", "heads.", {"classifier": "classifier"}, bert.LEAVES)]
-    rules = [r for r in rules if not r.ours[0].startswith("heads.") or r.ours[0].split(".")[1] in heads]
-    return replace(known, rules=rules, their_copies=known.their_copies if "mlm" in heads else {})
+    return Family(["model=bert_base", *more, *sizes], names)
 
 
 def _llama(config: Config) -> Family:

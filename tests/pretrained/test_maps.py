@@ -80,7 +80,7 @@ def test_older_spellings_of_bert() -> None:
 
     theirs = peers.bert().bert.state_dict()
     older = {spelt(name): t for name, t in theirs.items()} | {"embeddings.position_ids": torch.arange(40)[None]}
-    names = bert.names(n_layers=2, heads=False)
+    names = bert.names(n_layers=2, heads=())
     new, old = names.to_ours(theirs), names.to_ours(older)
     assert new.keys() == old.keys() and all(torch.equal(new[name], old[name]) for name in new)
 
