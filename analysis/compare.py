@@ -33,6 +33,7 @@ METRICS = (
     Metric("val_accuracy", "accuracy", "validation accuracy", "accuracy", False),
     Metric("val_loss", "loss", "validation loss", "nats per token", True),
 )
+HIDDEN_TOKENS = Metric("val_loss", "loss", "validation loss on hidden tokens", "nats per hidden token", True)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def too_few(n: int) -> str:
 def short_names(study: Comparison) -> dict[str, str]:
     """What to call each arm beside its baseline: in a grid, only the options that differ ("moe + rotary"), else its own name.
 
-    A dagger marks an arm that sees later tokens.
+    A dagger marks an arm that sees later tokens where the baseline does not.
     """
     base, arms = study.baseline.split(", "), [str(arm) for arm in study.arms.index]
     names = {arm: arm for arm in arms}
@@ -84,7 +85,14 @@ def short_names(study: Comparison) -> dict[str, str]:
         parts = {arm: [part for part, usual in zip(arm.split(", "), base, strict=True) if part != usual] for arm in arms}
         short = {arm: " + ".join(differing) or "baseline" for arm, differing in parts.items()}
         names = short if len(set(short.values())) == len(arms) else names
-    return {arm: name if study.arms.loc[arm, "causal"] else f"{name} †" for arm, name in names.items()}
+    ahead = looking_ahead(study)
+    return {arm: f"{name} †" if arm in ahead else name for arm, name in names.items()}
+
+
+def looking_ahead(study: Comparison) -> list[str]:
+    """The arms that see later tokens where the baseline does not, and so do not compare with it."""
+    causal = study.arms["causal"]
+    return [str(arm) for arm in study.arms.index[~causal]] if causal[study.baseline] else []
 
 
 def usable(runs: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -93,8 +101,9 @@ def usable(runs: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def choose_metric(runs: pd.DataFrame) -> Metric:
-    """Bits per byte where text was modelled, else accuracy (probes), else the loss."""
-    for metric in METRICS:
+    """Bits per byte where text was modelled, the loss where tokens were hidden, else accuracy (probes), else the loss."""
+    hidden = "objective" in runs and (runs["objective"] == "masked_lm").all()
+    for metric in (HIDDEN_TOKENS,) if hidden else METRICS:
         if metric.column in runs and len(usable(runs, metric.column)):
             return metric
     counts = ", ".join(f"{count} {status}" for status, count in runs["status"].value_counts().items())

@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis import digits, plots, plots_cost, plots_curves, plots_moe, words
 from analysis.axes import axis_effects
-from analysis.compare import ENOUGH, MATCHED, Comparison, compare, short_names
+from analysis.compare import ENOUGH, MATCHED, Comparison, compare, looking_ahead, short_names
 from analysis.load import RecordError, choices, load, load_curves, load_routing
 from analysis.style import Drawing
 from analysis.words import terminal_table
@@ -104,6 +104,7 @@ def _page(study: Comparison, effects: pd.DataFrame, sections: dict[str, list[Dra
         study=study,
         name=study.runs["study"].iloc[0],
         names=short_names(study),
+        ahead=looking_ahead(study),
         facts=_facts(study.runs, study),
         findings=words.reading(study, effects),
         cautions=words.cautions(study),
@@ -140,6 +141,7 @@ def _facts(runs: pd.DataFrame, study: Comparison) -> list[tuple[str, str]]:
     return [
         ("Baseline", study.baseline),
         ("Varied", digits.listed(varying, 8) or "nothing"),
+        ("Objective", values("objective")),
         ("Seeds", digits.listed([str(seed) for seed in seeds], 8)),
         (
             "Training",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.compare import Comparison, Metric, compare, short_names, too_few
+from analysis.compare import Comparison, Metric, compare, looking_ahead, short_names, too_few
 from analysis.digits import count, delta, fixed, listed, si, signed, times
 
 
@@ -70,7 +70,7 @@ def cautions(study: Comparison) -> list[str]:
     refused = table.loc[table["reading"] == "refused", "arm"]
     if len(refused):
         told.append(f"Refused, since data or budget differ: {listed([names[arm] for arm in refused])}.")
-    ahead = [names[str(arm)] for arm in study.arms.index[~study.arms["causal"]]]
+    ahead = [names[arm] for arm in looking_ahead(study)]
     if ahead:
         told.append(f"\u2020 sees later tokens, so it is no language model: {listed(ahead)}.")
     if study.runs["device"].dropna().nunique() > 1:

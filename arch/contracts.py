@@ -62,6 +62,7 @@ class SequenceMixer(nn.Module):
     """Mixes over the sequence: (batch, seq, d_model) -> (batch, seq, d_model)."""
 
     causal: bool = True  # whether no output depends on a later token; tested by perturbation
+    reads_memory: bool = False  # whether it looks at another text: then its cache is what ``read`` makes of that
 
     def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         raise NotImplementedError
@@ -69,6 +70,10 @@ class SequenceMixer(nn.Module):
     def init_cache(self, batch: int, max_seq: int) -> Cache:
         """An empty cache for decoding up to max_seq tokens, on the device and in the dtype of the parameters."""
         raise NotImplementedError(f"{type(self).__name__} does not decode step by step")
+
+    def read(self, memory: Cache | None) -> Cache:
+        """The other text, a ``Memory``, as this mixer keeps it: made once, it serves every step of decoding."""
+        raise NotImplementedError(f"{type(self).__name__} reads no other text")
 
     def cost(self, seq: int) -> Cost:
         raise NotImplementedError
@@ -163,6 +168,7 @@ class Block(nn.Module):
     """One layer: how norms, mixer, ffn and residual are wired. Norms and residuals live here and nowhere else."""
 
     mixer: SequenceMixer
+    residual: bool = True  # whether what goes in is carried past the sublayers, so that the outputs of all layers add up
 
     def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         raise NotImplementedError
@@ -182,3 +188,12 @@ def parameters_only(module: nn.Module) -> Cost:
 def documents(positions: Tensor) -> Tensor:
     """The number of the document that each token belongs to: the running count of zeros. (batch, seq) -> (batch, seq)."""
     return (positions == 0).cumsum(-1)
+
+
+def longest_document(positions: Tensor) -> Tensor:
+    """The tokens of the document that reaches the largest place: the text of a row whose other tokens are padding.
+
+    (batch, seq) -> (batch, seq) boolean. Padding is made of documents of one token, so where the text is one too, the first.
+    """
+    document = documents(positions)
+    return document == document.gather(1, positions.argmax(-1, keepdim=True))

@@ -63,7 +63,7 @@ def add_lora(model: nn.Module, names: Sequence[str], *, rank: int, alpha: float,
     with torch.random.fork_rng(devices=[]):
         for name, linear in linears.items():
             if name.rpartition(".")[2] in names:
-                torch.manual_seed(stream(seed, name))
+                torch.manual_seed(stream(seed, "lora", name))  # not that of the weight itself
                 adapters[name] = LoRA(linear, rank=rank, alpha=alpha, dropout=dropout)
     model.requires_grad_(False)  # the adapters are no part of it yet
     unmerge(model, adapters)
@@ -86,23 +86,9 @@ def unmerge(model: nn.Module, adapters: Mapping[str, LoRA]) -> None:
         model.set_submodule(name, adapter.train(model.training))
 
 
-def adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """The adapters' own weights, named as in the model's state_dict."""
-    return {f"{name}.{own}": getattr(a, own).detach() for name, a in _adapters(model).items() for own in ("lora_a", "lora_b")}
-
-
-def load_adapters(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy the weights of adapter_state() into the same adapters. Raises ValueError: names or shapes differ."""
-    here, given = ({name: tuple(t.shape) for name, t in s.items()} for s in (adapter_state(model), state))
-    for name in sorted(here.keys() | given.keys()):
-        if here.get(name) != given.get(name):
-            raise ValueError(f"{name} is {here.get(name, 'missing')} here and {given.get(name, 'missing')} in what is loaded")
-    model.load_state_dict(dict(state), strict=False)
-
-
 def adapter_cost(model: nn.Module) -> Cost:
     """What adapters add to what model.cost() was before they were there; merged, they add nothing."""
-    n = sum(t.numel() for t in adapter_state(model).values())
+    n = sum(a.lora_a.numel() + a.lora_b.numel() for a in _adapters(model).values())
     return Cost(params=n, active_params=n, flops=2 * n)
 
 

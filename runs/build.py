@@ -61,7 +61,7 @@ def build_model(config: dict[str, Any], vocab_size: int) -> nn.Module:
 
     model: nn.Module = build(filled(config["model"]), "model")
     if next(model.parameters()).device.type != "meta":
-        initialise(model, seed=config["seed"], n_layers=n_layers)
+        initialise(model, seed=config["seed"])
     return model
 
 

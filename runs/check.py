@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from arch import Attention, Full
+from arch import Attention, Full, Position
 from arch.init import refuse_undrawable
 from arch.lora import adapter_cost, merge
 
@@ -23,7 +23,7 @@ from .errors import ConfigError
 from .job import one_line, read_settings
 from .measure import train_flops
 from .objective import Task
-from .start import begin, build_task, load_data, refuse_other_start
+from .start import begin, build_task, load_data, refuse_other_start, refuse_other_tokenizer
 from .train import collect, guarded
 
 
@@ -40,7 +40,8 @@ def main() -> int:
             print(f"{name(point)}: {error}")
             continue
         good += 1
-        print(f"{name(point)}" if total == 1 else f"{name(point)}: {told['parameters']}; {told['FLOPs per token']}")
+        short = f": parameters {told['parameters']}; FLOPs per token {told['FLOPs per token']}"
+        print(name(point) + ("" if total == 1 else short))
         for key, value in told.items() if total == 1 else ():
             print(f"  {key:{max(map(len, told))}} {value}")
     print(f"{good} of {total} runs can be built")
@@ -49,7 +50,8 @@ def main() -> int:
 
 def name(point: dict[str, Any]) -> str:
     arm, model = record.arm_name(point), point["choices"].get("model", "decoder")
-    return f"{arm if model in ('decoder', 'encoder', 'encoder_decoder') else model} seed {point['seed']}"
+    own = point["study"]["arm"] is not None or model in ("decoder", "encoder", "encoder_decoder")
+    return f"{arm if own else model} seed {point['seed']}"
 
 
 def costs(point: dict[str, Any], task: Task) -> dict[str, str]:
@@ -74,14 +76,14 @@ def costs(point: dict[str, Any], task: Task) -> dict[str, str]:
         f"{train_flops(short.flops) * tokens:.3g} to train on {tokens:,} tokens in rows of {train['seq_len']:,}",
         "state": f"{cost.state_bytes:,} bytes a sequence of {context:,} tokens in fp32, {cost.state_bytes // 2:,} in bf16",
         "memory to load": f"{4 * cost.params:,} bytes in fp32, {2 * cost.params:,} in bf16",
-        "memory to train": f"{16 * learning + 4 * (total - learning):,} bytes for fp32 weights, gradients and AdamW, "
-        "and the activations",
+        "memory to train": f"{16 * learning + 4 * (total - learning):,} bytes for fp32 weights, gradients and AdamW; "
+        "activations come on top",
     }
 
 
 def lookup_only(model: nn.Module) -> int:
     """Parameters of the input table where the logits have one of their own: no matrix product reads it."""
-    head, table = getattr(model, "lm_head", None), getattr(model, "embedding", None)
+    head, table = getattr(getattr(model, "decoder", model), "lm_head", None), getattr(model, "embedding", None)
     return 0 if head is None or table is None else table.weight.numel()
 
 
@@ -109,6 +111,7 @@ def check(config: dict[str, Any]) -> Task:
         with torch.device("meta"):
             task = build_task(config, data)
         refuse_undrawable(task)
+        refuse_longer_texts(task, settings.seq_len)
         first = data.batch(seed=config["seed"], step=0, batch_size=1, seq_len=settings.seq_len)
         task(Batch(*(None if tensor is None else tensor.to("meta") for tensor in first)))  # type: ignore[arg-type]
     except (TypeError, RuntimeError, IndexError) as error:
@@ -121,6 +124,15 @@ def check(config: dict[str, Any]) -> Task:
     refuse_other_start(record.folder(config), begin(task, config))
     build(config["optim"], "optim", model=task)
     return task
+
+
+def refuse_longer_texts(model: nn.Module, seq_len: int) -> None:
+    for module in model.modules():
+        if isinstance(module, Position) and module.longest is not None and seq_len > module.longest:
+            raise ConfigError(
+                f"train.seq_len={seq_len}: the model's position table has {module.longest} places; take at most "
+                f"train.seq_len={module.longest}"
+            )
 
 
 def refuse_idle_patterns(model: nn.Module, seq: int) -> None:
@@ -143,6 +155,7 @@ def refuse_other_data(config: dict[str, Any], data: Data) -> None:
             f"{file.parent}: was begun on other data (SHA-256 {str(before)[:8]}..., now {data.sha256[:8]}...); "
             "bring the old text back, or take another study.name"
         )
+    refuse_other_tokenizer(file.parent, data)
 
 
 if __name__ == "__main__":

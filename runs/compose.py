@@ -20,8 +20,8 @@ from .device import pick_device, pick_precision
 from .errors import ConfigError
 from .explain import CONF, explain
 from .inherit import inherit, inherited_choices
+from .layers import compose_layers, plain
 from .overrides import changed, key_of
-from .stack import names
 from .unused import Part, refuse_unknown, refuse_unused
 
 
@@ -61,6 +61,11 @@ def quotient(a: int, b: int) -> int:
     return a // b
 
 
+def share(a: int, n: int) -> int:
+    """An n-th of a whole number, rounded down to one."""
+    return max(1, a // n)
+
+
 def two_thirds(width: int) -> int:
     """The width of a gated ffn with as many parameters as an ungated one, to the nearest multiple of 8."""
     return max(8, round(2 * width / 3 / 8) * 8)
@@ -74,6 +79,7 @@ def rotary_scaling(position: Any) -> Any:
 
 
 OmegaConf.register_new_resolver("quotient", quotient, replace=True)
+OmegaConf.register_new_resolver("share", share, replace=True)
 OmegaConf.register_new_resolver("sqrt", math.sqrt, replace=True)
 OmegaConf.register_new_resolver("plus", lambda a, b: a + b, replace=True)
 OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
@@ -127,24 +133,13 @@ def resolve(config: DictConfig, choices: Any, overrides: Sequence[str]) -> dict[
         if not isinstance(OmegaConf.select(own, key), str):
             raise ConfigError(f"{key}={OmegaConf.select(own, key)}: text is expected")
     start = None if own.run is None else inherit(own, overrides)
-    resolved = _resolved(own)
-    parts = [Part(raw, overrides, ("model", "data"))]
-    if start is not None:  # its layers come with the model
+    resolved = plain(own)
+    parts, layers = [Part(raw, overrides, ("model", "data"))], dict[str, Any]()
+    if start is None:
+        layers, made = compose_layers(raw, resolved, overrides)
+        parts += made
+    else:  # its layers come with the model
         parts.append(Part(raw, overrides, ("block",)))
-    layers: dict[str, Any] = {}
-    for name in names(resolved["model"]) if start is None else ():
-        if name is None:
-            parts.append(Part(raw, overrides, ("block",)))
-            continue
-        changes = (raw["layers"] or {}).get(name, [f"mixer={name}"])
-        replaced = tuple(f"{key_of(change)}." for change in changes)  # what is said of another mixer is not said of this one
-        point = changed([o for o in overrides if not key_of(o).startswith(replaced)], changes)
-        try:
-            layer = hydra.compose("config", overrides=point)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(f"layer {name}: {explain(error)}") from None
-        parts.append(Part(OmegaConf.to_container(layer, resolve=False), point, ("block",)))
-        layers[name] = _resolved(layer)["block"]
     refuse_unused(parts, overrides)
     train = resolved["train"]
     device = pick_device(train["device"])  # what auto stands for is part of what the run computes
@@ -167,14 +162,10 @@ def of_published(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConf
             raise ConfigError(f"{override}: weights={config.weights} says which model they belong to; leave it out")
     words = changed(model, overrides)
     composed = hydra.compose("config", overrides=words, return_hydra_config=True)
+    chosen = any(key_of(override).split(".")[0] == "tokenizer" for override in overrides)
+    data: Any = OmegaConf.to_container(composed.data, resolve=False)
+    if not chosen and data.get("tokenizer") is not None:  # the model knows the tokens of its own
+        words = [*words, *weights.tokenizer(Path(config.weights))]
+        composed = hydra.compose("config", overrides=words, return_hydra_config=True)
     composed.study.arm = config.study.arm
     return composed, composed.hydra.runtime.choices, words
-
-
-def _resolved(config: DictConfig) -> dict[str, Any]:
-    try:
-        content: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0].split("while resolving interpolation: ")[-1]
-        raise ConfigError(f"{error.full_key}: {reason}") from None
-    return {str(key): value for key, value in content.items()}

@@ -63,7 +63,7 @@ class Settings:
 
     @property
     def tokens(self) -> int:
-        """Per step."""
+        """Per step, where every row is full."""
         return self.batch_size * self.seq_len
 
     def evaluates(self, done: int) -> bool:
@@ -102,6 +102,7 @@ class Window:
     norm: Tensor  # of the last step's gradient
     losses: dict[str, Tensor] = field(default_factory=dict)  # of each question
     steps: int = 0
+    places: int = 0  # of tokens, padding included; short examples make narrow batches
     loads: dict[str, Tensor] = field(default_factory=dict)
     routings: dict[str, Routing] = field(default_factory=dict)  # of the last piece
     tick: float = field(default_factory=time.perf_counter)
@@ -132,7 +133,8 @@ def fit(
 ) -> Outcome:
     """Train in place, from step ``start`` (``seconds`` of training lie behind it) to settings.steps.
 
-    flops: of the forward pass, per token.
+    flops: of the forward pass, per token. What the rows of metrics tell so far of tokens and FLOPs is as if every row were
+    full; tokens a second are those that there were.
     """
     rates = [group["lr"] for group in optimiser.param_groups]
     amp = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
@@ -171,7 +173,8 @@ def fit(
             **means,
             "lr": rates[0] * factor,
             "grad_norm": window.norm.item(),
-            "tokens_per_s": window.steps * settings.tokens / spent,
+            "tokens_per_s": window.places / spent,
+            "step_ms": 1000 * spent / window.steps,
         }
         keeper.log({**so_far, "split": "train", **row})
         for layer in routing_rows(window.loads, window.routings):
@@ -214,3 +217,4 @@ def train_step(task: Task, optimiser: Any, batch: Batch, settings: Settings, amp
         after_step(router_of(task.model, name), counted)
         window.loads[name] = window.loads.get(name, 0) + counted
     window.steps += 1
+    window.places += batch.tokens.numel()

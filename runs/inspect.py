@@ -98,11 +98,18 @@ def figures(model: nn.Module, reader: Reader, text: str, source: str | None, fol
     seen = look(model, *(torch.tensor([row]) for row in rows))
     names = [[reader.name(token) for token in row] for row in rows]
     drawn: dict[str, Callable[[], Any]] = {}
+    looks = sorted(int(layer(name).split()[1]) for name in seen.across)
+
+    def label(name: str) -> str:
+        """A decoder's layer ends in the block that looks across."""
+        number = int(layer(name).split()[1])
+        return f"layer {sum(look < number for look in looks)}" if stack_of(name) == "decoder" and looks else f"layer {number}"
+
     for stack, reads in (("encoder", 0), ("decoder", -1), ("", 0)):
         maps = {name: weights for name, weights in seen.attention.items() if stack_of(name) == stack}
-        within = {layer(name): weights.numpy() for name, weights in maps.items() if name not in seen.across}
-        across = {layer(name): weights.numpy() for name, weights in maps.items() if name in seen.across}
-        chosen = {layer(name): gates(routing).numpy() for name, routing in seen.routings.items() if stack_of(name) == stack}
+        within = {label(name): weights.numpy() for name, weights in maps.items() if name not in seen.across}
+        across = {label(name): weights.numpy() for name, weights in maps.items() if name in seen.across}
+        chosen = {label(name): gates(routing).numpy() for name, routing in seen.routings.items() if stack_of(name) == stack}
         ending = f"_{stack}" if stack else ""
         if within:
             drawn[f"attention{ending}"] = partial(attention_figure, within, names[reads], names[reads])
@@ -136,6 +143,9 @@ def words(reader: Reader, key: str, text: str) -> list[int]:
 
 def main(given: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if given is None else given
+    if {"-h", "--help"} & set(given):
+        print(__doc__)
+        return 0
     asked = [word for word in given if word.split("=", maxsplit=1)[0] in TRAINED]
     if any(word.startswith(("run=", "weights=")) for word in asked):
         inspect(**parse(given, inspect))

@@ -25,7 +25,7 @@ from .device import pick_device
 from .errors import ConfigError
 from .fit import Settings, fit
 from .record import RecordError
-from .start import CHECKPOINT, begin, build_task, load_data
+from .start import CHECKPOINT, begin, build_task, load_data, tokenizer_sha256
 
 Watch = Callable[[dict[str, Any]], None]
 Peak = tuple[float, str]
@@ -73,6 +73,7 @@ def train(config: dict[str, Any], path: Path, watch: Watch, peak_known: Peak | N
     peak, source = peak_known or measure.peak_flops(device, config["train"]["precision"])
     facts = {
         "data_sha256": data.sha256,
+        "tokenizer_sha256": tokenizer_sha256(data),
         "vocab_size": config["size"]["vocab_size"] or data.vocab_size,
         "start": None if start_from is None else {"path": start_from.path, "sha256": start_from.sha256},
         "peak_flops": peak,
@@ -117,11 +118,13 @@ def train(config: dict[str, Any], path: Path, watch: Watch, peak_known: Peak | N
         "steps": settings.steps,
         "seconds": outcome.seconds,
         "metrics": {f"val_{key}": record.finite(value) for key, value in outcome.metrics.items()},
-        "cost": costs(cost, settings, usual_rate(metrics), peak, memory.bytes()),
+        "cost": costs(cost, settings, usual(metrics, "tokens_per_s"), usual(metrics, "step_ms"), peak, memory.bytes()),
     }
 
 
-def costs(cost: Cost, settings: Settings, rate: float | None, peak: float, memory: int) -> dict[str, Any]:
+def costs(
+    cost: Cost, settings: Settings, rate: float | None, step_ms: float | None, peak: float, memory: int
+) -> dict[str, Any]:
     """The cost columns of a report, of the model without the objective's heads. FLOPs per token: forward. Training: forward
     and backward, of all tokens and as if all weights learnt."""
     return {
@@ -131,7 +134,7 @@ def costs(cost: Cost, settings: Settings, rate: float | None, peak: float, memor
         "train_flops": measure.train_flops(cost.flops) * settings.tokens * settings.steps,
         "state_bytes": cost.state_bytes,
         "tokens_per_s": rate,
-        "step_ms": None if rate is None else 1000 * settings.tokens / rate,
+        "step_ms": step_ms,
         "mfu": None if rate is None else measure.train_flops(cost.flops) * rate / peak,
         "peak_memory_bytes": memory,
     }
@@ -191,10 +194,10 @@ def earlier(path: Path) -> list[dict[str, Any]]:
     return [*last.pop("earlier", []), {key: value for key, value in last.items() if key != "git_diff"}]
 
 
-def usual_rate(metrics: record.Metrics) -> float | None:
-    """The median tokens/s of all windows but the first, which compiles and warms up; None if it is alone."""
-    rates = [row["tokens_per_s"] for row in metrics.rows() if row["split"] == "train"]
-    return statistics.median(rates[1:]) if len(rates) > 1 else None
+def usual(metrics: record.Metrics, key: str) -> float | None:
+    """The median of all windows of training but the first, which compiles and warms up; None if it is alone."""
+    values = [row[key] for row in metrics.rows() if row["split"] == "train" and key in row]
+    return statistics.median(values[1:]) if len(values) > 1 else None
 
 
 def one_line(error: BaseException) -> str:

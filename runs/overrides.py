@@ -18,4 +18,5 @@ def changed(overrides: Sequence[str], changes: Sequence[str]) -> list[str]:
 def quoted(override: str) -> str:
     """Stacks are full of commas, which Hydra would take for a list of choices."""
     key, _, value = override.partition("=")
-    return f'{key}="{value}"' if key == "stack" and value[:1] not in ("'", '"', "") and value != "null" else override
+    bare = value[:1] not in ("'", '"', "") and value != "null"
+    return f'{key}="{value}"' if key.lstrip("+") == "stack" and bare else override

@@ -211,8 +211,12 @@ def _typed(value: str, kinds: Sequence[Any]) -> Any:
 
 
 def main(words: Sequence[str] | None = None) -> int:
+    words = sys.argv[1:] if words is None else words
+    if {"-h", "--help"} & set(words):
+        print(__doc__)
+        return 0
     try:
-        sample(**parse(sys.argv[1:] if words is None else words, sample))
+        sample(**parse(words, sample))
     except KeyboardInterrupt:
         print()
         return 130

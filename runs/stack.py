@@ -36,14 +36,17 @@ def tiled(layers: list[tuple[str, ...]], n_layers: int) -> list[str]:
     return [block for layer in repeated for block in layer]
 
 
-def names(model: Any) -> list[str | None]:
-    """The layers that the stacks of a model are made of, each once; None stands for the block."""
+def names(model: Any, n_layers: int | None = None) -> list[str | None]:
+    """The layers that the stacks of a model name, each once; None stands for the block. n_layers: only those it reaches."""
     found: list[str | None] = []
     for key, node in model.items() if isinstance(model, dict) else ():
         if key != "layers":
-            found += names(node)
+            found += names(node, n_layers)
+        elif node is None:
+            found.append(None)
         else:
-            found += [None] if node is None else [name for layer in parse(node) for name in layer]
+            layers = parse(node)
+            found += tiled(layers, len(layers) if n_layers is None else n_layers)
     return list(dict.fromkeys(found))
 
 

@@ -50,7 +50,7 @@ def build_task(config: dict[str, Any], data: Data) -> Task:
     model = build_model(config, config["size"]["vocab_size"] or data.vocab_size)
     task = objective.task(model, data)
     if next(model.parameters()).device.type != "meta":
-        initialise(nn.ModuleDict({"heads": task.heads}), seed=config["seed"], n_layers=config["size"]["n_layers"])
+        initialise(nn.ModuleDict({"heads": task.heads}), seed=config["seed"])
     return task
 
 
@@ -150,14 +150,27 @@ def tokenizer_of(folder: Path) -> Tokenizer | None:
     """The tokenizer that a run has learnt with; None where its tokens stand for no text."""
     data = load_data(read_config(folder))
     tokenizer: Tokenizer | None = getattr(data, "tokenizer", None)
-    before = record.read_json(folder / "env.json").get("data_sha256")
-    now = data.sha256  # a tokenizer may have to learn first
-    if tokenizer is not None and tokenizer.state() and before != now:  # bytes learn nothing from a text
-        raise ConfigError(
-            f"run={folder}: its tokenizer was learnt from other text (SHA-256 {str(before)[:8]}..., now {now[:8]}...); "
-            "bring the old text back"
-        )
+    refuse_other_tokenizer(folder, data)
     return tokenizer
+
+
+def tokenizer_sha256(data: Data) -> str | None:
+    """Of what the data's tokenizer knows; None where it knows nothing, as bytes do, or tokens stand for no text."""
+    tokenizer: Tokenizer | None = getattr(data, "tokenizer", None)
+    _ = data.sha256  # it may have to learn first
+    state = b"" if tokenizer is None else tokenizer.state()
+    return hashlib.sha256(state).hexdigest() if state else None
+
+
+def refuse_other_tokenizer(folder: Path, data: Data) -> None:
+    """A run's identity names where its tokenizer is from; should that teach other tokens now, the old weights know nothing."""
+    file, now = folder / "env.json", tokenizer_sha256(data)
+    before = record.read_json(file).get("tokenizer_sha256", now) if file.exists() else now
+    if before != now:
+        raise ConfigError(
+            f"{folder}: its tokenizer was another, or was learnt from other text (SHA-256 {str(before)[:8]}..., now "
+            f"{str(now)[:8]}...); bring the old file or text back, or take another study.name"
+        )
 
 
 def refuse_other_start(folder: Path, start: Start | None) -> None:

@@ -18,6 +18,7 @@ from .errors import ConfigError
 from .families import family
 
 WHOLE, SHARDS, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+TOKENIZER = "tokenizer.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 PICKLED = (
     "is pickled, and unpickling runs whatever code is in the file, so it is not read; get the model's model.safetensors, "
@@ -46,6 +47,18 @@ def load(folder: Path) -> dict[str, Tensor]:
 def overrides(config: dict[str, Any]) -> list[str]:
     """The words of a command line that build the very model of a published config.json."""
     return family(config).overrides
+
+
+def tokenizer(folder: Path) -> list[str]:
+    """The words of a command line that read text as a folder's model does. Raises ConfigError: it has no tokenizer.json."""
+    file = folder / TOKENIZER
+    if not file.is_file():
+        raise ConfigError(
+            f"weights={folder}: no {TOKENIZER} there, so nobody knows which tokens its model reads; put it there, or say "
+            "tokenizer=file tokenizer.path=FILE (tokenizer=bytes for a model of bytes)"
+        )
+    path = str(file).replace("'", "\\'")
+    return ["tokenizer=file", f"tokenizer.path='{path}'"]
 
 
 def save(folder: Path, ours: Mapping[str, Tensor], config: dict[str, Any]) -> None:

@@ -139,18 +139,30 @@ def test_rows_are_laid_out_as_the_contract_says() -> None:
     data = docstrings()
     batch = data.batch(seed=0, step=0, batch_size=32, seq_len=40)
     assert batch.source is not None and batch.positions is not None and batch.source_positions is not None
+    source_width, width = batch.source.shape[1], batch.tokens.shape[1]
     rows = zip(batch.source, batch.source_positions, batch.tokens, batch.targets, batch.positions, strict=True)
     written = dict(zip(*(data.texts()[f"train {side}"] for side in ("source", "target")), strict=True))
     for source, source_positions, tokens, targets, positions in rows:
         text = Bytes().decode(source[source != PAD])
         n, m = len(text), len(written[text])
-        assert source.tolist() == [*text.encode(), *[PAD] * (40 - n)]
-        assert source_positions.tolist() == [*range(n), *[0] * (40 - n)]
-        assert tokens.tolist() == [BOS, *written[text].encode(), *[PAD] * (39 - m)]
-        assert targets.tolist() == [*written[text].encode(), EOS, *[IGNORED] * (39 - m)]
-        assert positions.tolist() == [*range(m + 1), *[0] * (39 - m)]
+        assert source.tolist() == [*text.encode(), *[PAD] * (source_width - n)]
+        assert source_positions.tolist() == [*range(n), *[0] * (source_width - n)]
+        assert tokens.tolist() == [BOS, *written[text].encode(), *[PAD] * (width - m - 1)]
+        assert targets.tolist() == [*written[text].encode(), EOS, *[IGNORED] * (width - m - 1)]
+        assert positions.tolist() == [*range(m + 1), *[0] * (width - m - 1)]
     assert {t.dtype for t in batch if t is not None} == {torch.int64}
     assert (batch.types, batch.labels) == (None, None)
+
+
+def test_a_batch_is_as_wide_as_its_longest_rows() -> None:
+    data = docstrings()
+    batches = [data.batch(seed=0, step=0, batch_size=1, seq_len=64), *data.evaluation(n_batches=2, batch_size=4, seq_len=64)]
+    for batch in batches:
+        assert batch.source is not None and batch.positions is not None and batch.source_positions is not None
+        assert (batch.source != PAD).any(0).all() and (batch.targets != IGNORED).any(0).all()
+        assert batch.tokens.shape == batch.targets.shape == batch.positions.shape
+        assert batch.source.shape == batch.source_positions.shape != batch.tokens.shape
+        assert max(batch.source.shape[1], batch.tokens.shape[1]) < 64
 
 
 def test_long_rows_are_cut_and_end_without_an_end() -> None:
@@ -185,7 +197,7 @@ def test_every_pair_is_drawn_and_held_out_ones_are_only_tested() -> None:
     drawn = {pair for step in range(20) for pair in spelled(data, data.batch(seed=0, step=step, batch_size=50, seq_len=64))}
     assert drawn == set(zip(texts["train source"], texts["train target"], strict=True))
     batches = list(data.evaluation(n_batches=4, batch_size=10, seq_len=64))
-    assert [batch.tokens.shape for batch in batches] == [(10, 64)] * 4
+    assert [len(batch.tokens) for batch in batches] == [10] * 4
     tested = [pair for batch in batches for pair in spelled(data, batch)]
     expected = list(zip(texts["validation source"], texts["validation target"], strict=True))
     assert list(dict.fromkeys(tested)) == expected  # all of them, in order

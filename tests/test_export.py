@@ -165,7 +165,7 @@ def test_a_run_from_published_weights_keeps_its_family(family: str, finetune: st
     peer = peers.FAMILIES[family](**({"vocab_size": 300, "eos_token_id": 7}))
     peer.save_pretrained(tmp_path / "published")
     adapters = ["finetune.names=[q_proj,o_proj]", "finetune.rank=2"] if finetune == "lora" else []
-    run = trained(f"weights={tmp_path / 'published'}", f"finetune={finetune}", *adapters)
+    run = trained(f"weights={tmp_path / 'published'}", "tokenizer=bytes", f"finetune={finetune}", *adapters)
     theirs, text = written(run, tmp_path / "away"), tokens(2, 23)
     assert type(theirs) is type(peer)
     assert theirs.config.eos_token_id == 7

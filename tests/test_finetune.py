@@ -12,12 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from runs import job, record, weights
+from runs import job, record, start, weights
 from runs.check import check, costs
 from runs.errors import ConfigError
+from runs.loaded import of_run
 from runs.optim import adamw, hidden_matrices, muon
-from runs.sample import load_run, main
+from runs.sample import main
 from runs.start import load_data, restore
+from runs.tokenizer import BPE
 from tests.lab import config, tokens
 
 SMALL = (
@@ -69,8 +71,8 @@ def test_a_run_begins_with_the_model_and_the_weights_of_another(trained: Trained
     assert after.keys() - before.keys() == {"heads.classifier.weight", "heads.classifier.bias"}
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, atol=1e-7, rtol=0, msg=name)
-    start = record.read_json(tuned / "env.json")["start"]
-    assert start["path"] == f"run={base}" and len(start["sha256"]) == 64
+    begun = record.read_json(tuned / "env.json")["start"]
+    assert begun["path"] == f"run={base}" and len(begun["sha256"]) == 64
 
 
 def test_another_start_is_another_run(base: Path) -> None:
@@ -103,9 +105,9 @@ def test_a_run_with_adapters_writes_and_can_be_started_from(
     merged = trained(f"run={tuned}", "optim.lr=1e-9", "optim.weight_decay=0.0", steps=1)
     text = tokens(2, 16)
     with torch.no_grad():
-        expected = load_run(tuned)[0].eval()(text)
-        assert not torch.allclose(expected, load_run(base)[0].eval()(text), atol=1e-2)
-        torch.testing.assert_close(load_run(merged)[0].eval()(text), expected, atol=1e-4, rtol=1e-4)
+        expected = of_run(tuned).model(text)
+        assert not torch.allclose(expected, of_run(base).model(text), atol=1e-2)
+        torch.testing.assert_close(of_run(merged).model(text), expected, atol=1e-4, rtol=1e-4)
     assert main([f"run={tuned}", "prompt=The ", "max_tokens=5"]) == 0
     assert capsys.readouterr().out.startswith("The ")
 
@@ -175,13 +177,17 @@ def test_a_shared_table_is_kept_once(trained: Trained, capsys: pytest.CaptureFix
 def test_an_encoder_does_not_write(trained: Trained) -> None:
     run = trained("model=bert_base", "size=micro", "size.d_model=24", "size.d_ff=48")
     with pytest.raises(ConfigError, match="its model is of the kind Encoder, which reads and does not write"):
-        load_run(run)
+        main([f"run={run}", "prompt=a"])
 
 
-def test_published_weights_bring_their_model(trained: Trained, base: Path, tmp_path: Path) -> None:
-    sizes = ("size=micro", "size.d_model=24", "size.d_ff=48", "size.vocab_size=300")
-    first = trained("model=gpt2", *sizes)
-    published = {
+@pytest.fixture(scope="module")
+def gpt2(trained: Trained) -> Path:
+    return trained("model=gpt2", "size=micro", "size.d_model=24", "size.d_ff=48", "size.vocab_size=300")
+
+
+def published(run: Path, folder: Path, **tokenizer: Any) -> Path:
+    """The weights of a run of gpt2 as a published folder with a tokenizer.json of its own."""
+    told = {
         "model_type": "gpt2",
         "n_embd": 24,
         "n_layer": 2,
@@ -190,19 +196,61 @@ def test_published_weights_bring_their_model(trained: Trained, base: Path, tmp_p
         "n_positions": 32,
         "vocab_size": 300,
     }
-    folder = tmp_path / "gpt2"
-    ours = {name.removeprefix("model."): tensor for name, tensor in state(first).items()}
-    weights.save(folder, ours, published)
-    tuned = trained(f"weights={folder}", *CLASSES, "optim.lr=1e-9", "optim.weight_decay=0.0", steps=1)
-    assert record.read_json(tuned / "config.json")["choices"]["model"] == "gpt2"
-    for name, tensor in state(first).items():
+    weights.save(folder, {name.removeprefix("model."): tensor for name, tensor in state(run).items()}, told)
+    write_tokenizer(folder / "tokenizer.json", **tokenizer)
+    return folder
+
+
+def write_tokenizer(file: Path, *, vocab_size: int = 280) -> None:
+    tokenizer = BPE(vocab_size=vocab_size)
+    tokenizer.fit(["The 1st line tells of 1 sheep and of another line.\n" * 9])
+    file.write_bytes(tokenizer.state())
+
+
+def test_published_weights_bring_their_model_and_its_tokens(trained: Trained, base: Path, gpt2: Path, tmp_path: Path) -> None:
+    folder = published(gpt2, tmp_path / "gpt2, the first (mine)")
+    tuned = trained(f"weights='{folder}'", *CLASSES, "optim.lr=1e-9", "optim.weight_decay=0.0", steps=1)
+    choices = record.read_json(tuned / "config.json")["choices"]
+    assert (choices["model"], choices["tokenizer"]) == ("gpt2", "file")
+    assert restore(tuned).data.tokenizer.state() == (folder / "tokenizer.json").read_bytes()
+    for name, tensor in state(gpt2).items():
         torch.testing.assert_close(state(tuned)[name], tensor, atol=1e-7, rtol=0, msg=name)
-    adapted = trained(f"weights={folder}", "finetune=lora")
+    adapted = trained(f"weights='{folder}'", "finetune=lora")
     assert set(state(adapted)) < set(restore(adapted).task.state_dict())
     with pytest.raises(ConfigError, match=r"size=nano: weights=.* says which model they belong to; leave it out"):
-        config(*SMALL, f"weights={folder}", "size=nano")
+        config(*SMALL, f"weights='{folder}'", "size=nano")
     with pytest.raises(ConfigError, match="a run starts from one of them"):
-        config(*SMALL, f"weights={folder}", f"run={base}")
+        config(*SMALL, f"weights='{folder}'", f"run={base}")
+
+
+def test_published_weights_read_other_tokens_only_where_they_are_told_to(gpt2: Path, tmp_path: Path) -> None:
+    folder = published(gpt2, tmp_path / "gpt2")
+    words = (*SMALL, f"weights={folder}")
+    assert config(*words, "data=copy")["choices"]["tokenizer"] == "bytes"  # data without text takes none
+    assert load_data(config(*words)).vocab_size == 280
+    assert load_data(config(*words, "tokenizer=bytes")).vocab_size == 256
+    other = tmp_path / "other.json"
+    write_tokenizer(other, vocab_size=270)
+    assert load_data(config(*words, "tokenizer=file", f"tokenizer.path={other}")).vocab_size == 270
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=r"no tokenizer\.json there, so nobody knows which tokens its model reads") as caught:
+        config(*words)
+    assert "\n" not in str(caught.value)
+    assert config(*words, "tokenizer=bytes")["choices"]["tokenizer"] == "bytes"
+
+
+def test_a_tokenizer_that_was_replaced_is_refused(trained: Trained, gpt2: Path, tmp_path: Path) -> None:
+    folder = published(gpt2, tmp_path / "gpt2")
+    run = trained(f"weights={folder}")
+    assert len(record.read_json(run / "env.json")["tokenizer_sha256"]) == 64
+    assert record.read_json(gpt2 / "env.json")["tokenizer_sha256"] is None  # bytes
+    write_tokenizer(folder / "tokenizer.json", vocab_size=279)
+    start._data.cache_clear()  # as another process would find it
+    with pytest.raises(ConfigError, match="its tokenizer was another") as caught:
+        of_run(run)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="its tokenizer was another"):
+        check(record.read_json(run / "config.json"))
 
 
 def test_a_base_that_has_changed_is_refused(trained: Trained, tmp_path: Path) -> None:
@@ -211,7 +259,7 @@ def test_a_base_that_has_changed_is_refused(trained: Trained, tmp_path: Path) ->
     file = base / "checkpoint" / "state.safetensors"
     shutil.copy(trained(*MODEL, "seed=4") / "checkpoint" / "state.safetensors", file)
     with pytest.raises(ConfigError, match="was begun with other weights of run="):
-        load_run(tuned)
+        of_run(tuned)
     with pytest.raises(ConfigError, match="was begun with other weights of run="):
         check(record.read_json(tuned / "config.json"))
 

@@ -131,3 +131,16 @@ def test_self_balancing_routers_get_no_balance_loss() -> None:
 def test_impossible_settings_are_told(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Settings(**{**NUMBERS, **change})
+
+
+def test_tokens_a_second_are_those_of_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Words.batch
+
+    def narrow(self: Words, **sizes: int) -> Batch:  # as examples are that are shorter than seq_len
+        tokens, targets, *_ = full(self, **sizes)
+        return Batch(tokens[:, :5], targets[:, :5])
+
+    monkeypatch.setattr(Words, "batch", narrow)
+    _, rows, _ = trained(log_every=2)
+    row = next(row for row in rows if row["split"] == "train")
+    assert row["tokens_per_s"] * row["step_ms"] / 1000 == pytest.approx(4 * 5)

@@ -36,7 +36,7 @@ def test_drawing_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    initialise(model, seed=5, n_layers=2)
+    initialise(model, seed=5)
     assert torch.equal(torch.rand(2), expected)
 
 
@@ -60,4 +60,25 @@ def test_a_module_that_cannot_draw_its_weights_is_refused() -> None:
             self.weight = torch.nn.Parameter(torch.ones(3))
 
     with pytest.raises(ValueError, match=r"Mine \(inner\) owns weights but has no reset_parameters"):
-        initialise(torch.nn.ModuleDict({"inner": Mine()}), seed=0, n_layers=1)
+        initialise(torch.nn.ModuleDict({"inner": Mine()}), seed=0)
+
+
+def test_outputs_are_scaled_by_the_sublayers_that_write_to_their_stream() -> None:
+    sizes = ("size.d_model=96", "size.n_heads=4", "size.d_ff=384", "size.n_layers=4")
+
+    def output(*overrides: str, name: str = "layers.1.mixer.o_proj.weight") -> float:
+        weight = weights(*sizes, *overrides)[name]
+        return weight.std().item() * math.sqrt(weight.shape[1])
+
+    assert output() == pytest.approx(8**-0.5, rel=0.05)
+    assert output("mixer=mamba", "ffn=none") == pytest.approx(4**-0.5, rel=0.05)
+    assert output("block=plain") == pytest.approx(1, rel=0.05)  # nothing adds up
+    both = ("model=encoder_decoder", "size.n_layers=4")
+    assert output(*both, name="decoder.layers.1.mixer.o_proj.weight") == pytest.approx(12**-0.5, rel=0.05)
+    assert output(*both, name="encoder.layers.1.mixer.o_proj.weight") == pytest.approx(8**-0.5, rel=0.05)
+
+
+def test_a_table_under_two_names_is_drawn_as_the_first() -> None:
+    shared, apart = (weights("model=encoder_decoder", f"model.shared={word}") for word in ("true", "false"))
+    assert torch.equal(shared["encoder.embedding.weight"], apart["encoder.embedding.weight"])
+    assert not torch.equal(apart["encoder.embedding.weight"], apart["decoder.embedding.weight"])

@@ -216,8 +216,8 @@ def test_the_state_has_the_told_bytes(seq: int) -> None:
 
 def test_seeds_draw_the_places_anew() -> None:
     layer, other = small_nsa(), small_nsa()
-    initialise(layer, seed=0, n_layers=2)
-    initialise(other, seed=1, n_layers=2)
+    initialise(layer, seed=0)
+    initialise(other, seed=1)
     assert not torch.equal(layer.k_compress.place, other.k_compress.place)
     assert not torch.equal(layer.k_compress.place, layer.v_compress.place)
 

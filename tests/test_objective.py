@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from arch.contracts import longest_document
 from arch.init import initialise
+from arch.mixer import Memory
 from runs.build import build_model
 from runs.data.contract import IGNORED, Batch, Data
 from runs.data.draws import HELD_OUT, generator
@@ -81,7 +83,7 @@ def made_task(objective: Any, data: Data, *words: str) -> tuple[Task, Data]:
     """A tiny model with the objective's heads, drawn from a seed, and the data as the objective lays it out."""
     laid_out = objective.data(data, seq_len=16)
     task = objective.task(build_model(config(*TINY, *words), laid_out.vocab_size), laid_out)
-    initialise(nn.ModuleDict({"heads": task.heads}), seed=0, n_layers=2)
+    initialise(nn.ModuleDict({"heads": task.heads}), seed=0)
     return task, laid_out
 
 
@@ -288,6 +290,14 @@ def test_the_last_real_token_speaks_for_a_padded_row() -> None:
     assert pooled(nn.Identity(), x, None, "mean").flatten().tolist() == [2.5, 8.5]
 
 
+def test_the_longest_document_of_a_row_is_its_text() -> None:
+    positions = torch.tensor([[0, 1, 2, 0, 0], [0, 0, 0, 1, 2], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0]])
+    inside = [[1, 1, 1, 0, 0], [0, 0, 1, 1, 1], [0, 1, 1, 0, 0], [1, 0, 0, 0, 0]]
+    assert longest_document(positions).int().tolist() == inside
+    memory = Memory(x=torch.zeros(4, 5, 1), positions=positions).seen()
+    assert memory is not None and torch.equal(memory[:, 0, 0], longest_document(positions))
+
+
 def test_an_encoder_reads_a_class_off_a_token_of_its_own() -> None:
     data = Framed(Topics())
     batch = data.batch(seed=0, step=0, batch_size=4, seq_len=16)
@@ -369,14 +379,56 @@ def test_a_model_of_another_kind_is_refused(objective: Any, model: str, message:
         objective.task(built, Topics())
 
 
+LEFT_TO_RIGHT = "no mixer of this model sees later tokens"
+LEAK = r"asks for the next token, but this decoder sees it \(Attention is not causal\)"
+
+
+@pytest.mark.parametrize(
+    ("objective", "words", "message"),
+    [
+        (Classification(pool="first"), ["model=decoder"], f"pool=first: {LEFT_TO_RIGHT}, .*: take objective.pool=last"),
+        (Classification(causal=False), ["model=encoder", "mixer=gru"], f"pool=first: {LEFT_TO_RIGHT}"),
+        (Classification(causal=False), ["model=encoder", "mixer=mla"], f"pool=first: {LEFT_TO_RIGHT}"),
+        (MaskedLM(), ["model=encoder", "mixer=mamba"], f"nsp_weight=1.0: .*{LEFT_TO_RIGHT}: take objective.nsp_weight=0"),
+        (Classification(lm_weight=0.5), ["causal=false"], f"objective=classification_lm {LEAK}"),
+        (CausalLM(), ["causal=false"], f"objective=causal_lm {LEAK}"),
+        (CausalLM(), ["pattern=sliding_window", "pattern.causal=false"], f"objective=causal_lm {LEAK}"),
+        (CausalLM(), ["causal=false", "stack='gru, mha'"], f"objective=causal_lm {LEAK}"),
+        (Seq2Seq(), ["model=encoder_decoder", "pattern.causal=false"], f"objective=seq2seq {LEAK}"),
+    ],
+)
+def test_a_model_that_sees_too_little_or_too_much_is_refused(objective: Any, words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        objective.task(build_model(config(*TINY, *words), LETTERS), Topics())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        (Classification(causal=False, pool="last"), ["model=encoder", "mixer=gru"]),
+        (Classification(causal=False), ["model=encoder", "stack='gru, mha'"]),
+        (Classification(pool="first"), ["pattern.causal=false"]),
+        (Classification(causal=False, pool="mean", lm_weight=0.5), ["causal=false", "mixer=mamba"]),
+        (MaskedLM(nsp_weight=0.0), ["model=encoder", "mixer=mamba"]),
+        (CausalLM(), ["ffn=moe", "router=expert_choice"]),  # flagged in the report
+        (CausalLM(), ["causal=false", "mixer=gru"]),
+        (Seq2Seq(), ["model=encoder_decoder", "causal=false"]),
+        (Seq2Seq(), ["model=gru_seq2seq"]),
+    ],
+)
+def test_what_a_model_sees_is_told_by_its_mixers(objective: Any, words: list[str]) -> None:
+    task, _ = made_task(objective, Backwards() if isinstance(objective, Seq2Seq) else Topics(), *words)
+    if isinstance(objective, Seq2Seq):
+        assert task.model.causal and (words[-1] == "model=gru_seq2seq" or not task.model.encoder.causal)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: MaskedLM(mask_rate=1.5), "mask_rate=1.5: a share above 0 and below 1"),
         (lambda: MaskedLM(nsp_weight=-1.0), "nsp_weight=-1.0: at least 0"),
-        (lambda: Classification(pool="first"), "pool=first: the first token of a causal model sees nothing"),
         (lambda: Classification(lm_weight=-1.0), "lm_weight=-1.0: at least 0"),
-        (lambda: Classification(causal=False, lm_weight=0.5), "lm_weight=0.5: this model sees the next tokens"),
         (lambda: MaskedLM().data(Topics(), seq_len=10), "train.seq_len=10: 3 tokens of a row are special here, so take 11"),
     ],
 )

@@ -268,7 +268,7 @@ def test_a_compiler_sees_one_graph_with_the_same_gradients(kind: type[SequenceMi
 @pytest.mark.parametrize("kind", [Mamba2, GatedDeltaNet])
 def test_decays_start_as_their_papers_have_them_after_the_models_initialiser(kind: type[SequenceMixer]) -> None:
     layer = Mamba2(d_model=512, d_head=8) if kind is Mamba2 else GatedDeltaNet(d_model=512, n_heads=128)
-    initialise(layer, seed=0, n_layers=2)
+    initialise(layer, seed=0)
     dt, rate = torch.nn.functional.softplus(layer.dt_bias.detach()), layer.A_log.detach().exp()
     assert 0.00099 <= dt.min() < 0.003
     assert 0.04 < dt.max() <= 0.101
@@ -279,7 +279,7 @@ def test_decays_start_as_their_papers_have_them_after_the_models_initialiser(kin
 
 def test_a_mamba_starts_with_its_own_steps_and_decays_after_the_models_initialiser() -> None:
     layer = Mamba(d_model=64)
-    initialise(layer, seed=0, n_layers=2)
+    initialise(layer, seed=0)
     dt = torch.nn.functional.softplus(layer.dt_bias.detach())
     assert dt.min() >= 0.00099
     assert dt.max() <= 0.101

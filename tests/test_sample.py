@@ -145,7 +145,7 @@ def test_a_learnt_tokenizer_writes_and_is_held_to_its_text(trained: Trained, tmp
     other = tmp_path / "other"
     shutil.copytree(run, other)
     env = json.loads((other / "env.json").read_text())
-    (other / "env.json").write_text(json.dumps({**env, "data_sha256": "0" * 64}))
+    (other / "env.json").write_text(json.dumps({**env, "tokenizer_sha256": "0" * 64}))
     with pytest.raises(ConfigError, match="learnt from other text"):
         load_run(other)
 
@@ -169,7 +169,7 @@ def test_words_become_typed_arguments() -> None:
     [
         (["run=x", "promt=a"], "sample.promt: unknown key; did you mean prompt?"),
         (["run=x"], "sample: prompt is missing"),
-        (["--help"], "--help: not of the form key=value; keys: run, weights, prompt, max_tokens"),
+        (["help"], "help: not of the form key=value; keys: run, weights, prompt, max_tokens"),
         (["run=x", "prompt=a", "max_tokens=many"], "sample.max_tokens='many': int is expected, not str"),
         (["run=x", "prompt=a", "seed=1.5"], "sample.seed='1.5': int is expected, not str"),
         (["run=x", "prompt=a", "seed=1", "seed=2"], "seed: given twice"),

@@ -98,3 +98,25 @@ def test_what_is_said_of_a_replaced_block_is_said_of_the_others_alone() -> None:
     assert [layer.ffn.up_proj.out_features for layer in model.blocks] == [48, 40]
     with pytest.raises(ConfigError, match=r"ffn\.d_ff=40: no part"):
         config("stack=dense", dense, "ffn.d_ff=40")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("layers={a:['optim=muon']}", "stack=a"), "layers.a: optim is no part of a layer"),
+        (("layers={a:['mixer=gru','pattern=strided']}", "stack=a", "position=none"), "layer a: pattern=strided: no part"),
+        (("layers={a:['mixer=gru'],b:[]}", "stack=a", "position=none"), "layers: b is in no stack"),
+        (("layers={a:['mixer=gru']}",), "layers: a is in no stack"),
+        (("layers={a:'mixer=gru'}", "stack=a"), "a list of overrides is expected"),
+        (("layers={a:['block=post_norm']}", "stack=a"), "layer a: its block and the model's block= do not end alike"),
+    ],
+)
+def test_what_a_layer_cannot_say_is_refused(words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
+        config(*words)
+
+
+def test_layers_may_have_another_block_where_the_model_ends_alike() -> None:
+    model = tiny_model("layers={a:['block=output_norm']}", "stack='a, mha'")
+    assert [type(layer).__name__ for layer in model.blocks] == ["OutputNorm", "PreNorm"]
+    assert model.final_norm is not None

@@ -19,6 +19,8 @@ class Plain(Block):
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
     """
 
+    residual = False
+
     def __init__(self, *, mixer: SequenceMixer, ffn: ChannelMixer | None = None, dropout: float = 0.0) -> None:
         super().__init__()
         self.mixer = mixer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..contracts import Cache, Cost, documents, parameters_only
+from ..contracts import Cache, Cost, longest_document, parameters_only
 from ..score import DotProduct
 from .heads import Bias, Heads
 
@@ -23,9 +23,7 @@ class Memory(Cache):
         """The tokens of the row's text: (batch, 1, 1, n) boolean, None where there is no padding."""
         if self.positions is None:
             return None
-        document = documents(self.positions)  # the text is the longest one: padding is made of documents of one token
-        last = self.positions.argmax(-1, keepdim=True)
-        return (document == document.gather(1, last))[:, None, None]
+        return longest_document(self.positions)[:, None, None]
 
 
 class ReadMemory(Cache):
@@ -50,6 +48,8 @@ class CrossAttention(Heads):
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
     Raises: ValueError: no memory; and as Heads.
     """
+
+    reads_memory = True
 
     def __init__(
         self, *, d_model: int, n_heads: int, n_kv_heads: int | None = None, d_head: int | None = None, bias: Bias = False

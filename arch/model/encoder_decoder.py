@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..contracts import Cost
-from ..mixer.cross import CrossAttention, Memory
+from ..mixer.cross import Memory
 from .decoder import Decoder
 from .embedding import Embedding
 from .encoder import Encoder
@@ -28,7 +28,7 @@ class EncoderDecoder(nn.Module):
 
     def __init__(self, *, encoder: Encoder, decoder: Decoder, shared: bool = True) -> None:
         super().__init__()
-        if not any(isinstance(layer.mixer, CrossAttention) for layer in decoder.blocks):
+        if not any(layer.mixer.reads_memory for layer in decoder.blocks):
             raise ValueError("no layer of the decoder looks at the source: at least 1 needs a CrossAttention for its mixer")
         if shared:
             ours, theirs = tuple(encoder.embedding.weight.shape), tuple(decoder.embedding.weight.shape)

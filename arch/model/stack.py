@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts import Block, Cache, Cost, Norm
-from ..mixer.cross import CrossAttention, Memory
+from ..mixer.cross import Memory
 from .embedding import Embedding
 
 
@@ -60,7 +60,7 @@ class Stack(nn.Module):
         places = torch.arange(start, start + tokens.shape[1], device=tokens.device)[None] if positions is None else positions
         x = self.embedding(tokens, places, types)  # (b, s, m)
         for i, layer in enumerate(self.blocks):
-            reads = memory if isinstance(layer.mixer, CrossAttention) else None
+            reads = memory if layer.mixer.reads_memory else None
             x = layer(x, positions=positions, cache=reads if cache is None else cache.layers[i])
         if cache is not None:
             cache.length += tokens.shape[1]
@@ -69,7 +69,7 @@ class Stack(nn.Module):
     def init_cache(self, batch: int, max_seq: int, memory: Memory | None = None) -> StackCache:
         """An empty cache for up to max_seq tokens; memory: what cross-attention reads, kept as keys and values."""
         mixers = [layer.mixer for layer in self.blocks]
-        return StackCache([m.read(memory) if isinstance(m, CrossAttention) else m.init_cache(batch, max_seq) for m in mixers])
+        return StackCache([m.read(memory) if m.reads_memory else m.init_cache(batch, max_seq) for m in mixers])
 
     def cost(self, seq: int) -> Cost:
         last = [] if self.final_norm is None else [self.final_norm.cost(seq)]

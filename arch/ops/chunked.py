@@ -66,7 +66,7 @@ def delta_rule(
     between, so_far = pair_decays(decay)[..., 0], decay.cumsum(-2).exp()
     right = torch.cat((beta * v, beta * so_far * k), dim=-1)
     # Only what lies below the diagonal is read; on it stand ones.
-    solved = torch.linalg.solve_triangular(beta * (k @ k.mT) * between, right, upper=False, unitriangular=True)
+    solved = torch.linalg.solve_triangular(beta * (k @ k.mT) * between, right, upper=False, unitriangular=True).contiguous()
     values, reads = solved.split((d_v, k.shape[-1]), dim=-1)  # u = values - reads S, for the state S before the chunk
     written, kept = (k * between[..., -1, :, None]).mT, so_far[..., -1:, :]
     states, new = [], []

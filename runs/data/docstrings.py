@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tokenizer.contract import Tokenizer
+from ..tokenizer.contract import Tokenizer, special_tokens
 from .contract import IGNORED, Batch
 from .corpus import held_out
 from .draws import generator
@@ -33,7 +33,8 @@ class Docstrings(LibraryTask):
     for no byte: bits per byte spread what it costs to end over the bytes of the paragraph.
 
     Args:   roots: more functions: "site-packages" (the installed packages) or folders with Python files.
-    Shape:  source, tokens, targets: (batch, seq_len); every row starts at place 0, padding has places 0
+    Shape:  source: (batch, n), tokens, targets: (batch, s); n and s: the longest row of the batch, at most seq_len, so that a
+            step has fewer than batch_size * seq_len tokens. Every row starts at place 0, padding has places 0.
     Raises: ValueError: no sources, as in an embedded Python; no pair to learn from or none to hold out.
     """
 
@@ -49,9 +50,7 @@ class Docstrings(LibraryTask):
     @property
     def specials(self) -> dict[str, int]:
         """The token of each role."""
-        own = self.tokenizer.specials
-        new = [role for role in ROLES if role not in own]
-        return {role: self.tokenizer.vocab_size + new.index(role) if role in new else own[role] for role in ROLES}
+        return special_tokens(self.tokenizer.specials, ROLES, self.tokenizer.vocab_size)
 
     @property
     def vocab_size(self) -> int:
@@ -108,16 +107,17 @@ class Docstrings(LibraryTask):
         written = [np.append(bos, target) for target in targets]
         asked = [np.append(target, eos) for target in targets]
         return Batch(
-            tokens=padded(written, width=seq_len, fill=pad),
-            targets=padded(asked, width=seq_len, fill=IGNORED),
-            positions=padded([np.arange(len(row)) for row in written], width=seq_len, fill=0),
-            source=padded(sources, width=seq_len, fill=pad),
-            source_positions=padded([np.arange(len(row)) for row in sources], width=seq_len, fill=0),
+            tokens=padded(written, most=seq_len, fill=pad),
+            targets=padded(asked, most=seq_len, fill=IGNORED),
+            positions=padded([np.arange(len(row)) for row in written], most=seq_len, fill=0),
+            source=padded(sources, most=seq_len, fill=pad),
+            source_positions=padded([np.arange(len(row)) for row in sources], most=seq_len, fill=0),
         )
 
 
-def padded(rows: Sequence[np.ndarray], *, width: int, fill: int) -> Tensor:
-    """Rows of any length, cut or filled up to one. (b, width)"""
+def padded(rows: Sequence[np.ndarray], *, most: int, fill: int) -> Tensor:
+    """Rows of any length, cut after the most tokens and filled up to the longest that is left. (b, width)"""
+    width = min(most, max(map(len, rows)))
     table = np.full((len(rows), width), fill, dtype=np.int64)
     for line, row in zip(table, rows, strict=True):
         kept = row[:width]

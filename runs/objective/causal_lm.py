@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from arch import Decoder
 
 from ..data.contract import Batch, Data
-from .contract import Question, Task, refuse_other_models
+from .contract import Question, Task, refuse_leaks, refuse_other_models
 
 
 class CausalLM:
@@ -16,7 +16,7 @@ class CausalLM:
     L = -mean_t log p(x_{t+1} | x_1 .. x_t)
 
     Paper: Radford 2018 (GPT, eq. 1). Differs: nothing.
-    Raises: ValueError: a model that is no decoder.
+    Raises: ValueError: a model that is no decoder, or one whose mixers see later tokens.
     """
 
     def data(self, data: Data, *, seq_len: int) -> Data:
@@ -25,6 +25,7 @@ class CausalLM:
 
     def task(self, model: nn.Module, data: Data) -> Task:
         refuse_other_models(model, "causal_lm", Decoder)
+        refuse_leaks(model, "causal_lm")
         return NextToken(model=model, heads={}, questions={"": Question(text=True)})
 
 

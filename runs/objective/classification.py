@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from arch import Decoder, Encoder
 
 from ..data.contract import IGNORED, Batch, Data
-from .contract import Question, Task, first_batch, refuse_other_models
+from .contract import Question, Task, first_batch, looking_ahead, refuse_leaks, refuse_other_models
 from .marked import Marked
 from .pool import Pool, pooled
 
@@ -23,20 +23,17 @@ class Classification:
 
     Paper: Radford 2018 (GPT, eqs. 3-5); Devlin 2018, arXiv:1810.04805 (section 4.1: [CLS] in front, [SEP] at the end).
         Differs: GPT's delimiters are left out.
-    Args:   causal: whether the model sees what is before a token only. pool: which vector: the last token's, the mean, or the
-            first token's, for which [CLS] is put in front (through the pooler, where there is one);
+    Args:   causal: whether the model is meant to see what is before a token only. pool: which vector: the last token's, the
+            mean, or the first token's, for which [CLS] is put in front (through the pooler, where there is one);
             None = last for a causal model, else first. lm_weight: of the next tokens' loss; 0 = they are not asked for.
-    Raises: ValueError: data without labels; an encoder-decoder; an impossible pool; an encoder that is to predict next tokens.
+    Raises: ValueError: data without labels; an encoder-decoder; the first token of a model whose mixers see no later ones;
+            next tokens of a model that sees them.
     """
 
     def __init__(self, *, causal: bool = True, pool: Pool | None = None, lm_weight: float = 0.0) -> None:
         self.pool: Pool = ("last" if causal else "first") if pool is None else pool
-        if causal and self.pool == "first":
-            raise ValueError("pool=first: the first token of a causal model sees nothing of the text; take last or mean")
         if lm_weight < 0:
             raise ValueError(f"lm_weight={lm_weight}: at least 0 is expected; 0 = the next tokens are not asked for")
-        if lm_weight and not causal:
-            raise ValueError(f"lm_weight={lm_weight}: this model sees the next tokens, so they cannot be asked for; take 0")
         self.lm_weight = lm_weight
 
     def data(self, data: Data, *, seq_len: int) -> Data:
@@ -53,7 +50,15 @@ class Classification:
 
     def task(self, model: nn.Module, data: Data) -> Task:
         kinds = (Decoder,) if self.lm_weight else (Decoder, Encoder)
-        refuse_other_models(model, "classification_lm" if self.lm_weight else "classification", *kinds)
+        objective = "classification_lm" if self.lm_weight else "classification"
+        refuse_other_models(model, objective, *kinds)
+        if self.lm_weight:
+            refuse_leaks(model, objective)
+        if self.pool == "first" and not looking_ahead(model):
+            raise ValueError(
+                "pool=first: no mixer of this model sees later tokens, so its first token knows nothing of the text: "
+                "take objective.pool=last, or a mixer that sees both sides, such as mha"
+            )
         classifier = nn.Linear(cast(Any, model).embedding.embedding_dim, cast(Any, data).n_classes)
         questions = {"": Question()} | ({"lm": Question(self.lm_weight, text=True)} if self.lm_weight else {})
         return Classifier(model=model, heads={"classifier": classifier}, questions=questions, pool=self.pool)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from torch import Tensor, nn
 
 from arch import Decoder, Encoder, EncoderDecoder
+from arch.model.stack import Stack
 
 from ..data.contract import Batch, Data
 
@@ -72,6 +73,20 @@ def first_batch(data: Data, *, seq_len: int) -> Batch:
     """A row to see what there is in it, once the data is checked."""
     data.check(seq_len=seq_len)
     return data.batch(seed=0, step=0, batch_size=1, seq_len=seq_len)
+
+
+def looking_ahead(model: nn.Module) -> list[str]:
+    """The kinds of mixers of a decoder or an encoder through which a token sees later ones. Routers are another matter: what
+    a look-ahead at the experts gives away is flagged, not refused."""
+    return sorted({type(layer.mixer).__name__ for layer in cast(Stack, model).blocks if not layer.mixer.causal})
+
+
+def refuse_leaks(decoder: nn.Module, objective: str) -> None:
+    if kinds := looking_ahead(decoder):
+        raise ValueError(
+            f"objective={objective} asks for the next token, but this decoder sees it ({', '.join(kinds)} is not causal): "
+            "take causal=true and a causal pattern"
+        )
 
 
 def refuse_other_models(model: nn.Module, objective: str, *kinds: type[nn.Module]) -> None:

@@ -12,6 +12,7 @@ from arch.init import stream
 
 from ..data.contract import Batch, Data
 from ..data.draws import HELD_OUT, generator
+from ..tokenizer.contract import special_tokens
 
 ROLES = ("pad", "cls", "sep", "mask")  # all of them wherever one is needed, so that encoders can pass on their weights
 
@@ -30,9 +31,8 @@ class Marked(ABC):
         self.inner, self.marks, self.stretches = data, marks, stretches
         self.tokenizer = getattr(data, "tokenizer", None)
         own = {} if self.tokenizer is None else self.tokenizer.specials
-        new = [role for role in ROLES if role not in own]
-        self.specials = {role: data.vocab_size + new.index(role) if role in new else own[role] for role in ROLES}
-        self.vocab_size = data.vocab_size + len(new)
+        self.specials = special_tokens(own, ROLES, data.vocab_size)
+        self.vocab_size = max(data.vocab_size, *(token + 1 for token in self.specials.values()))
 
     @abstractmethod
     def laid_out(self, batch: Batch, rng: np.random.Generator) -> Batch:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from arch import Encoder, LayerNorm, MaskedLMHead
 
 from ..data.contract import IGNORED, Batch, Data
-from .contract import Question, Task, first_batch, refuse_other_models
+from .contract import Question, Task, first_batch, looking_ahead, refuse_other_models
 from .masked_text import MaskedText
 from .pool import whole
 
@@ -23,7 +23,8 @@ class MaskedLM:
     Paper: Devlin 2018, arXiv:1810.04805 (section 3.1). Differs: see MaskedText.
     Args:   mask_rate: share of the tokens that are asked for. nsp_weight: of the second question; 0 = no pairs, rows are one
             segment. eps: of the head's norm, the model's own.
-    Raises: ValueError: a model that is no encoder; rows that are no stretches of text; a rate that is no share.
+    Raises: ValueError: a model that is no encoder; pairs where no mixer sees both sides; rows that are no stretches of text;
+            a rate that is no share.
     """
 
     def __init__(self, *, mask_rate: float = 0.15, nsp_weight: float = 1.0, eps: float = 1e-5) -> None:
@@ -50,6 +51,11 @@ class MaskedLM:
         heads: dict[str, nn.Module] = {"mlm": MaskedLMHead(d_model=d_model, vocab_size=vocab_size, norm=norm)}
         questions = {"": Question()}
         if self.nsp_weight > 0:
+            if not looking_ahead(model):
+                raise ValueError(
+                    f"nsp_weight={self.nsp_weight}: the first token tells whether B follows A, but no mixer of this model sees "
+                    "later tokens: take objective.nsp_weight=0, or a mixer that sees both sides, such as mha"
+                )
             heads["nsp"] = nn.Linear(d_model, 2)
             questions["nsp"] = Question(self.nsp_weight)
         return Cloze(model=model, heads=heads, questions=questions, count=cast(MaskedText, data).count)

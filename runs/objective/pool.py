@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from arch import Encoder
-from arch.contracts import documents
+from arch.contracts import longest_document
 
 Pool = Literal["first", "last", "mean"]
 
@@ -24,9 +24,9 @@ def pooled(model: nn.Module, x: Tensor, positions: Tensor | None, pool: Pool) ->
         return whole(model, x)
     if positions is None:
         return x[:, -1] if pool == "last" else x.mean(1)
-    last = positions.argmax(-1, keepdim=True)  # a row holds one text; padding around it has place 0
+    inside = longest_document(positions)  # a row holds one text; padding around it has place 0
     if pool == "last":
-        return x.gather(1, last[..., None].expand(-1, -1, x.shape[-1]))[:, 0]
-    document = documents(positions)
-    inside = (document == document.gather(1, last)).to(x.dtype)[..., None]  # (b, s, 1)
-    return torch.sum(x * inside, 1) / inside.sum(1)
+        last = inside.cumsum(-1).argmax(-1)  # (b,)
+        return x.gather(1, last[:, None, None].expand(-1, -1, x.shape[-1]))[:, 0]
+    share = inside.to(x.dtype)[..., None]  # (b, s, 1)
+    return torch.sum(x * share, 1) / share.sum(1)

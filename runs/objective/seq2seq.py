@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from arch import EncoderDecoder
 
 from ..data.contract import Batch, Data
-from .contract import Question, Task, first_batch, refuse_other_models
+from .contract import Question, Task, first_batch, refuse_leaks, refuse_other_models
 
 
 class Seq2Seq:
@@ -16,7 +18,7 @@ class Seq2Seq:
     L = -mean_t log p(y_{t+1} | y_1 .. y_t, source)
 
     Paper: Sutskever 2014, arXiv:1409.3215 (section 2). Differs: nothing.
-    Raises: ValueError: data without a source; a model that is no encoder-decoder.
+    Raises: ValueError: data without a source; a model that is no encoder-decoder, or whose decoder sees later tokens.
     """
 
     def data(self, data: Data, *, seq_len: int) -> Data:
@@ -29,6 +31,7 @@ class Seq2Seq:
 
     def task(self, model: nn.Module, data: Data) -> Task:
         refuse_other_models(model, "seq2seq", EncoderDecoder)
+        refuse_leaks(cast(EncoderDecoder, model).decoder, "seq2seq")
         return Translation(model=model, heads={}, questions={"": Question(text=True)})
 
 

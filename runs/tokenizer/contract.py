@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -54,3 +54,9 @@ class Tokenizer(Protocol):
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         """Tokens -> text; bytes that form no character, as at the edges of a sample, become U+FFFD."""
         ...
+
+
+def special_tokens(own: Mapping[str, int], roles: Sequence[str], vocab_size: int) -> dict[str, int]:
+    """The special token of each role: the tokenizer's own; those that it lacks follow the vocabulary, in the order of roles."""
+    new = [role for role in roles if role not in own]
+    return {role: own[role] if role in own else vocab_size + new.index(role) for role in roles}
