@@ -178,7 +178,9 @@ def _deepseek_v2(config: Config) -> Family:
     )
     heads = {"d_nope": d_nope, "d_v": config["v_head_dim"], "d_q_latent": _word(d_q_latent)}
     shared = _shared(norm_eps=config.get("rms_norm_eps", 1e-6), rope_theta=config.get("rope_theta", 10000.0))
-    stack = ["dense"] * n_dense_layers + [f"{n_layers}*routed"]  # cut at n_layers
+    n_dense_layers = min(n_dense_layers, n_layers)
+    routed = [f"{n_layers - n_dense_layers}*routed"] if n_layers > n_dense_layers else []
+    stack = ["dense"] * n_dense_layers + routed
     return Family(
         [
             "model=deepseek_v2_lite",

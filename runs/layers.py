@@ -26,7 +26,8 @@ def compose_layers(raw: Any, resolved: dict[str, Any], overrides: Sequence[str])
     Raises: ConfigError: a layer that does not compose, or says what has no effect on it; one that no stack names.
     """
     named, layers, parts = raw["layers"] or {}, dict[str, Any](), []
-    reached = names(resolved["model"], resolved["size"]["n_layers"])
+    typed = any(key_of(override) == "stack" for override in overrides)  # published stacks are cut at toy sizes
+    reached = names(resolved["model"], resolved["size"]["n_layers"] if typed else None)
     for name in names(resolved["model"]):
         if name not in reached:
             n_layers = resolved["size"]["n_layers"]
