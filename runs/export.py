@@ -21,18 +21,17 @@ from arch import Attention
 from arch.lora import merge
 from arch.position import Rotary
 
-from . import weights
-from .build import locate
-from .compose import of_words
-from .describe import describe, family_of, stacked
-from .errors import ConfigError
-from .families import family as family_named
-from .sample import parse
-from .start import Restored, restore
+from .build.errors import ConfigError
+from .build.objects import locate
+from .command import guarded, parse
+from .compose.compose import of_words
+from .job.start import Restored, restore
+from .published import folder as weights
+from .published.describe import describe, family_of, stacked
+from .published.families import family as family_named
 from .tokenizer import Tokenizer
 from .tokenizer.file import NAMES
 from .tokenizer.library import library
-from .train import guarded
 
 UNTOLD = ("dropout",)  # what only training reads
 IMPLIED = {Attention: {"n_kv_heads": "n_heads"}, Rotary: {"d_rotary": "d_head"}}  # None stands for the value of another

@@ -10,9 +10,8 @@ An encoder-decoder reads the prompt and writes what it has learnt to write about
 from __future__ import annotations
 
 import sys
-import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,12 +20,11 @@ from arch.decode import generate
 from arch.model import Decoder, EncoderDecoder
 from arch.model.encoder_decoder import Reading
 
-from .build import check_arguments
-from .device import pick_device
-from .errors import ConfigError
-from .loaded import Loaded, load
+from .build.errors import ConfigError
+from .command import guarded, parse
 from .tokenizer import Tokenizer
-from .train import guarded
+from .trained import Loaded, load
+from .training.device import pick_device
 
 Write = Callable[[str], object]
 UNFINISHED = "\ufffd"  # how decode writes a character of which only the first bytes are there
@@ -175,39 +173,6 @@ def _print(text: str) -> None:
 
 def _ignore(text: str) -> None:
     """Several texts at once would be written into each other: they wait for the end."""
-
-
-def parse(words: Sequence[str], target: Callable[..., Any]) -> dict[str, Any]:
-    """key=value words as arguments of target, by its annotations; a list's key may come more than once."""
-    hints = typing.get_type_hints(target)
-    values: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            keys = ", ".join(hint for hint in hints if hint != "return")
-            raise ConfigError(f"{word}: not of the form key=value; keys: {keys}")
-        kinds = (hints.get(key), *typing.get_args(hints.get(key)))
-        if list[str] in kinds:
-            values.setdefault(key, []).append(value)
-        elif key in values:
-            raise ConfigError(f"{key}: given twice, as {values[key]} and as {value}")
-        else:
-            values[key] = _typed(value, kinds)
-    check_arguments(target, values, target.__name__)
-    return values
-
-
-def _typed(value: str, kinds: Sequence[Any]) -> Any:
-    """The value as the first kind that it fits, else as the text it is."""
-    if value == "null" and type(None) in kinds:
-        return None
-    for kind in (int, float):
-        if kind in kinds:
-            try:
-                return kind(value)
-            except ValueError:
-                continue
-    return value
 
 
 def main(words: Sequence[str] | None = None) -> int:

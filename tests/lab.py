@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runs.build import build_model
-from runs.compose import of_words
-from runs.explain import CONF
+from runs.build.objects import build_model
+from runs.compose.compose import of_words
+from runs.compose.explain import CONF
 
 VOCAB = 61
 TINY = ("size.d_model=24", "size.n_layers=2", "size.n_heads=4", "size.d_ff=48", "size.max_seq=128", "size.n_experts=4")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from arch import RMSNorm
-from runs.build import build, check_arguments, fits
-from runs.errors import ConfigError
+from runs.build.errors import ConfigError
+from runs.build.objects import build, check_arguments, fits
 
 
 def test_a_node_becomes_its_target() -> None:

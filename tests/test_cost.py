@@ -7,8 +7,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from runs.build import build_model
-from runs.measure import matmul_rate, train_flops
+from runs.build.objects import build_model
+from runs.training.measure import matmul_rate, train_flops
 from tests.lab import TINY, VOCAB, config, tiny_model, tokens
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from runs import job, record, weights
-from runs.errors import ConfigError
+from runs.build.errors import ConfigError
+from runs.command import guarded
 from runs.export import export, main, write
-from runs.start import Restored, build_task, load_data, restore
-from runs.train import guarded
+from runs.job import job, record
+from runs.job.start import Restored, build_task, load_data, restore
+from runs.published import folder as weights
 from tests.lab import config
 from tests.pretrained import peers
 from tests.pretrained.ours import close

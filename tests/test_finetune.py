@@ -12,14 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from runs import job, record, start, weights
-from runs.check import check, costs
-from runs.errors import ConfigError
-from runs.loaded import of_run
-from runs.optim import adamw, hidden_matrices, muon
+from runs.build.errors import ConfigError
+from runs.check import costs
+from runs.job import job, record, start
+from runs.job.check import check
+from runs.job.start import load_data, restore
+from runs.published import folder as weights
 from runs.sample import main
-from runs.start import load_data, restore
 from runs.tokenizer import BPE
+from runs.trained import of_run
+from runs.training.optim import adamw, hidden_matrices, muon
 from tests.lab import config, tokens
 
 SMALL = (

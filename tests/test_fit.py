@@ -10,9 +10,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from runs.data.contract import Batch
-from runs.fit import Outcome, Settings, fit
 from runs.objective import CausalLM
-from runs.schedule import constant
+from runs.training.fit import Outcome, Settings, fit
+from runs.training.schedule import constant
 from tests.lab import VOCAB, tiny_model, tokens
 
 NUMBERS: dict[str, Any] = {

@@ -13,7 +13,7 @@ import torch
 
 from arch import pop_routings
 from arch.losses import load_balance_loss
-from runs.build import build
+from runs.build.objects import build
 from tests.lab import COMPANIONS, config, options, tiny_model, tokens
 
 FILE = Path(__file__).with_name("golden.json")

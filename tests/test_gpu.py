@@ -7,11 +7,11 @@ import contextlib
 import pytest
 import torch
 
-from runs.build import build
+from runs.build.objects import build
 from runs.data.contract import Batch
-from runs.fit import Settings, Window, train_step
-from runs.job import compile_layers
+from runs.job.job import compile_layers
 from runs.objective import CausalLM
+from runs.training.fit import Settings, Window, train_step
 from tests.lab import config, tiny_model, tokens
 
 pytestmark = pytest.mark.gpu

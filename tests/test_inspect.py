@@ -18,9 +18,8 @@ from arch.mixer import MLA, CrossAttention, Memory
 from arch.mixer.heads import Heads
 from arch.model import Stack
 from arch.routing import load, pop_routings
-from runs import job, record
-from runs.errors import ConfigError
-from runs.inspect import main
+from runs.build.errors import ConfigError
+from runs.command import guarded
 from runs.inspection.drawing import drawing, layer
 from runs.inspection.figures import attention_figure, experts_figure, save
 from runs.inspection.folding import Repeat, fold
@@ -29,8 +28,9 @@ from runs.inspection.neighbours import neighbours
 from runs.inspection.tokens import Reader
 from runs.inspection.tree import WIDTH, read, tree
 from runs.inspection.wiring import Meeting, wiring
+from runs.job import job, record
+from runs.look import main
 from runs.tokenizer import Bytes
-from runs.train import guarded
 from tests.lab import config, options, tiny_model, tokens
 
 Trained = Callable[..., Path]

@@ -15,17 +15,17 @@ from torch.nn.functional import cross_entropy
 from arch.contracts import longest_document
 from arch.init import initialise
 from arch.mixer import Memory
-from runs.build import build_model
+from runs.build.objects import build_model
 from runs.data.contract import IGNORED, Batch, Data
 from runs.data.draws import HELD_OUT, generator
-from runs.fit import Settings, fit
 from runs.objective import CausalLM, Classification, MaskedLM, Seq2Seq, Task
 from runs.objective.classification import Framed
 from runs.objective.masked_text import MaskedText
 from runs.objective.pool import pooled
-from runs.optim import adamw
-from runs.questions import evaluate, losses, pieces, weighted
-from runs.schedule import constant
+from runs.training.evaluation import evaluate, losses, pieces, weighted
+from runs.training.fit import Settings, fit
+from runs.training.optim import adamw
+from runs.training.schedule import constant
 from tests.lab import TINY, config
 
 LETTERS, TOPICS = 24, 4

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from runs.optim import Muon, adamw, hidden_matrices, muon, orthogonalise
+from runs.training.optim import Muon, adamw, hidden_matrices, muon, orthogonalise
 from tests.lab import tiny_model
 
 

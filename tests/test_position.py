@@ -23,7 +23,7 @@ from arch.position import (
     YaRNScaling,
 )
 from arch.position.alibi import slopes
-from runs.errors import ConfigError
+from runs.build.errors import ConfigError
 from tests.lab import config, options, tiny_model
 from tests.reference.attention import (
     PATTERNS,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from arch import Encoder, EncoderDecoder
-from runs.build import build_model
+from runs.build.objects import build_model
 from tests.lab import TINY, VOCAB, config, options, tiny_model, tokens
 
 # The integers of the published checkpoints (transformer_*: with V = 37,000, attention biases and no final norms).

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runs import record
-from runs.record import Metrics, RecordError, claim, folder, identity, write_json
+from runs.job import record
+from runs.job.record import Metrics, RecordError, claim, folder, identity, write_json
 
 CONFIG = {
     "seed": 0,
@@ -77,7 +77,7 @@ def test_garbage_in_the_middle_of_metrics_is_an_error(tmp_path: Path) -> None:
 def test_a_folder_has_one_owner_and_is_free_after_its_death(tmp_path: Path) -> None:
     with claim(tmp_path), pytest.raises(RecordError, match="is running this very run"), claim(tmp_path):
         pass
-    code = f"import os, pathlib; from runs.record import claim\nwith claim(pathlib.Path({str(tmp_path)!r})): os._exit(9)"
+    code = f"import os, pathlib; from runs.job.record import claim\nwith claim(pathlib.Path({str(tmp_path)!r})): os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
     with claim(tmp_path):
         pass

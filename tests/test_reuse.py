@@ -13,9 +13,9 @@ import hydra
 import pytest
 import torch
 
-from runs.build import build_model
-from runs.compose import resolve
-from runs.explain import CONF
+from runs.build.objects import build_model
+from runs.compose.compose import resolve
+from runs.compose.explain import CONF
 from tests.lab import TINY, VOCAB
 
 ROOT = Path(__file__).resolve().parent.parent

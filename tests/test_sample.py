@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from arch.decode import generate
-from runs import job, record
-from runs.errors import ConfigError
-from runs.loaded import of_run
-from runs.sample import Stream, main, parse, sample
-from runs.start import restore
+from runs.build.errors import ConfigError
+from runs.command import guarded, parse
+from runs.job import job, record
+from runs.job.start import restore
+from runs.sample import Stream, main, sample
 from runs.tokenizer import Bytes, Tokenizer
-from runs.train import guarded
+from runs.trained import of_run
 from tests.lab import config
 
 SMALL = (
@@ -206,7 +206,7 @@ def test_a_model_that_looks_ahead_does_not_write(trained: Trained, capsys: pytes
 
 
 def test_weights_that_are_not_finite_do_not_write(run: Path, tmp_path: Path) -> None:
-    from runs.checkpoint import save
+    from runs.job.checkpoint import save
 
     broken = tmp_path / "broken"
     shutil.copytree(run, broken)

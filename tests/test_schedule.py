@@ -2,7 +2,7 @@
 
 import pytest
 
-from runs.schedule import constant, cosine, inverse_sqrt, wsd
+from runs.training.schedule import constant, cosine, inverse_sqrt, wsd
 
 
 def test_all_warm_up_in_a_straight_line() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from arch import GRU, Attention, Mamba, SlidingWindow
-from runs.errors import ConfigError
-from runs.stack import parse, tiled
+from runs.build.errors import ConfigError
+from runs.build.stack import parse, tiled
 from tests.lab import config, tiny_model, tokens
 
 

@@ -413,7 +413,7 @@ def test_a_text_that_does_not_come_back_is_told(
 def test_bits_per_byte_are_told_only_where_the_text_comes_back(
     made: tokenizers.Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from runs.data import Text  # here, since torch takes its time in the processes that this file starts
+    from runs.data import Text
 
     monkeypatch.setenv("ARCHLAB_CACHE", str(tmp_path / "cache"))
     (tmp_path / "text.txt").write_text("The sheep sleep. " * 100)

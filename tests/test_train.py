@@ -15,8 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from runs.record import RecordError
-from runs.train import guarded, main
+from runs.command import guarded
+from runs.job.record import RecordError
+from runs.train import main
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
@@ -309,7 +310,7 @@ def test_a_disk_that_takes_no_more_ends_the_run_and_keeps_what_is_recorded(text:
 
 
 def test_two_processes_in_one_folder_do_not_meet(text: Path, tmp_path: Path) -> None:
-    from runs.record import claim
+    from runs.job.record import claim
 
     assert train(text, tmp_path, "train.steps=2").returncode == 0
     (path,) = runs(tmp_path)

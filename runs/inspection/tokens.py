@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..errors import ConfigError
+from ..build.errors import ConfigError
 from ..tokenizer import Bytes, Tokenizer
 
 UNFINISHED = "\ufffd"  # how a tokenizer writes a part of a character

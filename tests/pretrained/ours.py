@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runs.build import build_model
-from runs.families import family
+from runs.build.objects import build_model
+from runs.published.families import family
 from tests.lab import config
 
 

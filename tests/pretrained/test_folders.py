@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from runs import weights
-from runs.build import build_model
-from runs.errors import ConfigError
+from runs.build.errors import ConfigError
+from runs.build.objects import build_model
+from runs.published import folder as weights
 from tests.pretrained import peers
 from tests.pretrained.ours import built, close, composed, our_state
 

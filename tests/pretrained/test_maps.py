@@ -10,7 +10,7 @@ from torch import Tensor
 
 from arch.pretrained import NameMap, bert, gpt2, llama, marian, mixtral, phi3
 from arch.pretrained.mapping import SQUEEZE, STACK, TRANSPOSE, chunks, reorder, rule, split
-from runs.families import family as family_of
+from runs.published.families import family as family_of
 from tests.pretrained import peers
 from tests.pretrained.ours import our_state, their_state
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from runs.describe import describe
-from runs.errors import ConfigError
-from runs.stack import parse, tiled
-from runs.weights import overrides
+from runs.build.errors import ConfigError
+from runs.build.stack import parse, tiled
+from runs.published.describe import describe
+from runs.published.folder import overrides
 from tests.lab import config
 
 LLAMA = {

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from runs.build import build
-from runs.weights import overrides
+from runs.build.objects import build
+from runs.published.folder import overrides
 from tests.lab import config
 from tests.pretrained.peers import transformers
 from tests.pretrained.test_published import PUBLISHED

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from runs import inspect
-from runs.loaded import of_weights
+from runs import look
 from runs.sample import main
+from runs.trained import of_weights
 from tests.pretrained.peers import llama, marian, transformers
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -76,7 +76,7 @@ def test_an_encoder_decoder_writes_as_the_reference_does(tmp_path: Path, capsys:
 
 
 def test_a_published_model_can_be_looked_into(published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    inspect.main([f"weights={published}", "text=the lazy fox", "token=lazy", "k=3", f"out={tmp_path}"])
+    look.main([f"weights={published}", "text=the lazy fox", "token=lazy", "k=3", f"out={tmp_path}"])
     told = capsys.readouterr().out
     assert "q_proj" in told
     assert "nearest to 'lazy'" in told

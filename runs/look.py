@@ -1,9 +1,9 @@
 """Look inside a model: its modules and parameters, a drawing of it and, once it is trained, what it does with a text.
 
-python -m runs.inspect model=llama2_7b                            any overrides as of runs.check: nothing is allocated
-python -m runs.inspect run=runs/out/plain/<run> text="def f(x):"  attention maps and expert choices, in <run>/inspect/ or out=
-python -m runs.inspect run=... source="def f(x)" text="Return x"  of a model that reads one text and writes another
-python -m runs.inspect run=... token="def" k=5                    which tokens lie close to it in the embedding table
+python -m runs.look model=llama2_7b                            any overrides as of runs.check: nothing is allocated
+python -m runs.look run=runs/out/plain/<run> text="def f(x):"  attention maps and expert choices, in <run>/inspect/ or out=
+python -m runs.look run=... source="def f(x)" text="Return x"  of a model that reads one text and writes another
+python -m runs.look run=... token="def" k=5                    which tokens lie close to it in the embedding table
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from torch import nn
 
 from arch import Encoder, EncoderDecoder
 
-from .check import check, name
-from .errors import ConfigError
+from .build.errors import ConfigError
+from .check import name
+from .command import collect, guarded, parse
 from .inspection.drawing import drawing
 from .inspection.maps import gates, look
 from .inspection.neighbours import neighbours
 from .inspection.tokens import Reader
 from .inspection.tree import tree
-from .loaded import load
+from .job.check import check
 from .objective import Task
-from .sample import parse
-from .train import collect, guarded
+from .trained import load
 
 MOST_TOKENS = 512  # a map has as many numbers as there are pairs, for every head of every layer
 TRAINED = ("run", "weights", "text", "source", "token", "k")  # what is asked of a trained model

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from arch.routing import pop_routings
 
-from .data.contract import IGNORED, Batch, Data
-from .objective import Task
+from ..data.contract import IGNORED, Batch, Data
+from ..objective import Task
 
 Counts = dict[str, int]  # question -> its targets
 

@@ -10,10 +10,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .errors import ConfigError
+from ..build.errors import ConfigError
+from ..build.stack import names
 from .explain import explain
 from .overrides import changed, key_of
-from .stack import names
 from .unused import Part, refuse_unused
 
 OF_A_LAYER = ("mixer", "cross", "pattern", "position", "score", "ffn", "router", "norm", "block", "size", "shared", "causal")

@@ -18,11 +18,11 @@ from arch.contracts import Routing
 from arch.init import stream
 from arch.routing import load, pop_routings
 
-from .data.contract import Batch, Data
-from .experts import after_step, router_of, routing_loss, routing_rows
+from ..data.contract import Batch, Data
+from ..objective import Task
+from .evaluation import evaluate, losses, named, pieces, weighted
 from .measure import synchronise, train_flops
-from .objective import Task
-from .questions import evaluate, losses, named, pieces, weighted
+from .router_losses import after_step, router_of, routing_loss, routing_rows
 from .schedule import Schedule
 
 EXPLODED = 3.0  # a training loss of this many times a uniform guess counts as divergence

@@ -1,4 +1,4 @@
-"""A model of ours in the words of its family's config.json: the inverse of runs.families.
+"""A model of ours in the words of its family's config.json: the inverse of runs.published.families.
 
 What is described need not be all that the model is: build the described model, and see whether it is the same.
 """
@@ -9,9 +9,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .errors import ConfigError
+from ..build.errors import ConfigError
+from ..build.stack import parse, tiled
 from .families import FAMILIES, LLAMA3, MLPS, YARN
-from .stack import parse, tiled
 
 Config = dict[str, Any]
 ARCHITECTURES = {

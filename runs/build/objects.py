@@ -23,7 +23,7 @@ from arch.init import initialise
 from .errors import ConfigError
 from .stack import parse, tiled
 
-OURS = ("data", "tokenizer", "objective", "finetune", "optim", "schedule")
+OURS = ("data", "tokenizer", "objective", "training.finetune", "training.optim", "training.schedule")
 PACKAGES = ("arch", *(f"runs.{package}" for package in OURS), "torch.nn", "torch.optim")
 
 

@@ -14,10 +14,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from . import weights
-from .build import call, nearest
-from .device import pick_device, pick_precision
-from .errors import ConfigError
+from ..build.errors import ConfigError
+from ..build.objects import call, nearest
+from ..published import folder as weights
+from ..training.device import pick_device, pick_precision
 from .explain import CONF, explain
 from .inherit import inherit, inherited_choices
 from .layers import compose_layers, plain

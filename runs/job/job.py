@@ -19,11 +19,12 @@ from torch import nn
 from arch.contracts import Block, Cost
 from arch.lora import adapter_cost
 
-from . import checkpoint, measure, record
-from .build import build, call
-from .device import pick_device
-from .errors import ConfigError
-from .fit import Settings, fit
+from ..build.errors import ConfigError
+from ..build.objects import build, call
+from ..training import measure
+from ..training.device import pick_device
+from ..training.fit import Settings, fit
+from . import checkpoint, record
 from .record import RecordError
 from .start import CHECKPOINT, begin, build_task, load_data, tokenizer_sha256
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from . import record
+from ..job import record
 
 POLL = 0.2  # seconds between two looks at the runs
 NOT_RUN = 3  # exit code of a process that could not use its folder
@@ -43,10 +43,10 @@ class Active:
 
 def launch(configs: list[dict[str, Any]], *, slots: int, timeout: float | None) -> list[str]:
     """Run all that is not done yet; the status of each run, in order. A live line tells arm, seed, step, loss and time left."""
-    from . import device, measure
+    from ..training import device, measure
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["runs.job"])  # torch is imported once, not once per run
+    context.set_forkserver_preload(["runs.job.job"])  # torch is imported once, not once per run
     waiting = deque(config for config in configs if status_of(config) not in ("done", "diverged"))
     threads = max(1, device.cores() // slots)
     total, left = len(configs), sum(config["train"]["steps"] for config in waiting)
@@ -109,8 +109,8 @@ def status_of(config: dict[str, Any]) -> str:
 
 def _child(config: dict[str, Any], threads: int, peak: tuple[float, str] | None) -> None:
     """The body of a run's own process: what it prints lands in its folder, and it ends with its parent."""
-    from .explain import explain
-    from .job import run
+    from ..compose.explain import explain
+    from ..job.job import run
 
     path = record.folder(config)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -174,7 +174,7 @@ def _ending(active: Active, timeout: float | None) -> str:
 
 def _write_failure(active: Active, cause: str) -> None:
     """For a process that was ended from outside; a result that it had already written stays."""
-    from .job import write_config
+    from ..job.job import write_config
 
     with record.claim(active.path):
         if record.status(active.path) not in ("done", "diverged"):

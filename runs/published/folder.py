@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .errors import ConfigError
+from ..build.errors import ConfigError
 from .families import family
 
 WHOLE, SHARDS, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"

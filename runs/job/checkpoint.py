@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .optim import parts
+from ..training.optim import parts
 from .record import RecordError
 
 

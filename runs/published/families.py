@@ -13,7 +13,7 @@ from typing import Any
 from arch.position import YaRNScaling
 from arch.pretrained import NameMap, bert, deepseek_v2, gpt2, llama, mamba, marian, mixtral, olmoe, phi3, qwen2
 
-from .errors import ConfigError
+from ..build.errors import ConfigError
 
 MLPS = {
     "gelu": "dense",

@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from . import record
-from .errors import ConfigError
-from .start import read_config
+from ..build.errors import ConfigError
+from ..job import record
+from ..job.start import read_config
 
 BLOCKS = ("mixer", "cross", "pattern", "position", "score", "router", "ffn", "norm", "block")
 INHERITED = ("size", "shared", "final_norm", "causal", "stack", "layers", "model", "tokenizer", *BLOCKS)

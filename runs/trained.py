@@ -12,12 +12,12 @@ from torch import nn
 
 from arch.model import Decoder
 
-from . import weights
-from .build import build_model
-from .compose import of_words
-from .errors import ConfigError
+from .build.errors import ConfigError
+from .build.objects import build_model
+from .compose.compose import of_words
+from .job.start import restore
 from .objective import Task
-from .start import restore
+from .published import folder as weights
 from .tokenizer import File, Tokenizer
 
 

@@ -11,11 +11,11 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .build import nearest
-from .errors import ConfigError
-from .record import RecordError
+from ..build.errors import ConfigError
+from ..build.objects import nearest
+from ..job.record import RecordError
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 EXPECTED = (ConfigError, RecordError, HydraException, OmegaConfBaseException, ValueError, OSError)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .build import nearest
-from .errors import ConfigError
+from ..build.errors import ConfigError
+from ..build.objects import nearest
 from .explain import top_level_keys
 from .overrides import key_of
 

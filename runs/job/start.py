@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from arch.init import initialise
 from arch.lora import merge
 
-from . import checkpoint, record, weights
-from .build import build, build_model
-from .data.contract import Data
-from .errors import ConfigError
-from .finetune import Finetune
-from .objective import Objective, Task
-from .tokenizer import Tokenizer
-from .tokenizer.kept import Kept
+from ..build.errors import ConfigError
+from ..build.objects import build, build_model
+from ..data.contract import Data
+from ..objective import Objective, Task
+from ..published import folder as weights
+from ..tokenizer import Tokenizer
+from ..tokenizer.kept import Kept
+from ..training.finetune import Finetune
+from . import checkpoint, record
 
 CHECKPOINT = Path("checkpoint") / "state.safetensors"
 

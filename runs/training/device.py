@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from .errors import ConfigError
+from ..build.errors import ConfigError
 
 
 def pick_device(name: object) -> torch.device:

@@ -1,0 +1,1 @@
+"""One run, from what it is to its record."""

@@ -1,0 +1,1 @@
+"""Many runs: who starts them, watches them, and ends those that hang."""
