@@ -99,6 +99,7 @@ class Router(nn.Module):
 
     causal: bool = True  # False where the choice for a token depends on later tokens
     balances_itself: bool = False  # True where no load-balance loss is wanted
+    losses: tuple[str, ...] = ("load_balance", "router_z")
     n_experts: int
     top_k: float  # experts that work on one token (the mean, where it varies)
 

@@ -14,59 +14,58 @@ from torch import nn
 from arch.lora import adapter_cost, merge
 
 from .command import collect, guarded
-from .job import record
 from .job.check import check
+from .job.run import Run
 from .objective import Task
 from .training.measure import train_flops
 
 
 def main() -> int:
-    asked = collect()
-    for error in asked.refused:
+    command = collect(reads=["size.max_seq"])  # the context that costs are reported for
+    for error in command.refused:
         print(error)
-    total = len(asked.points) + len(asked.refused)
     good = 0
-    for point in asked.points:
+    for run in command.runs:
         try:
-            told = costs(point, check(point))
+            found = costs(run, check(run))
         except (ValueError, OSError) as error:
-            print(f"{name(point)}: {error}")
+            print(f"{name(run)}: {error}")
             continue
         good += 1
-        short = f": parameters {told['parameters']}; FLOPs per token {told['FLOPs per token']}"
-        print(name(point) + ("" if total == 1 else short))
-        for key, value in told.items() if total == 1 else ():
-            print(f"  {key:{max(map(len, told))}} {value}")
-    print(f"{good} of {total} runs can be built")
-    return 0 if good == total else 1
+        short = f": parameters {found['parameters']}; FLOPs per token {found['FLOPs per token']}"
+        print(name(run) + ("" if command.total == 1 else short))
+        for key, value in found.items() if command.total == 1 else ():
+            print(f"  {key:{max(map(len, found))}} {value}")
+    print(f"{good} of {len(command.runs) + len(command.refused)} runs can be built")
+    return 0 if good == command.total else 1
 
 
-def name(point: dict[str, Any]) -> str:
-    arm, model = record.arm_name(point), point["choices"].get("model", "decoder")
-    own = point["study"]["arm"] is not None or model in ("decoder", "encoder", "encoder_decoder")
-    return f"{arm if own else model} seed {point['seed']}"
+def name(run: Run) -> str:
+    model = run.choices["model"]
+    own = run.study.arm is not None or model in ("decoder", "encoder", "encoder_decoder")
+    return f"{run.label if own else model} seed {run.seed}"
 
 
-def costs(point: dict[str, Any], task: Task) -> dict[str, str]:
+def costs(run: Run, task: Task) -> dict[str, str]:
     """What a person asks of a model before training it, in words. The context: the longest text it is made for."""
-    context, train = point["size"]["max_seq"], point["train"]
+    context, settings = run.size["max_seq"], run.settings
     model = task.model
     adapters, total = adapter_cost(model), sum(p.numel() for p in model.parameters())
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    merge(model)  # a block tells what it costs without them
+    merge(model)  # a block reports what it costs without them
     cost: Any = model.cost(context)  # type: ignore[operator]
-    short: Any = model.cost(train["seq_len"])  # type: ignore[operator]
+    short: Any = model.cost(settings.seq_len)  # type: ignore[operator]
     heads = {name: sum(p.numel() for p in head.parameters()) for name, head in task.heads.items()}
     besides = [f"{n:,} of the objective's head {name}" for name, n in heads.items()]
     besides += [f"{adapters.params:,} of the adapters, which alone learn with the heads"] if adapters.params else []
-    tokens = train["steps"] * train["batch_size"] * train["seq_len"]
+    tokens = settings.steps * settings.tokens
     inputs = lookup_only(model)
     return {
         "parameters": f"{cost.params:,} in all, {cost.active_params:,} active "
         f"({cost.active_params - inputs:,} without the table that is only looked up)",
         **({"parameters besides": "; ".join(besides)} if besides else {}),
         "FLOPs per token": f"{cost.flops:,.0f} forward, in a text of {context:,} tokens; "
-        f"{train_flops(short.flops) * tokens:.3g} to train on {tokens:,} tokens in rows of {train['seq_len']:,}",
+        f"{train_flops(short.flops) * tokens:.3g} to train on {tokens:,} tokens in rows of {settings.seq_len:,}",
         "state": f"{cost.state_bytes:,} bytes a sequence of {context:,} tokens in fp32, {cost.state_bytes // 2:,} in bf16",
         "memory to load": f"{4 * cost.params:,} bytes in fp32, {2 * cost.params:,} in bf16",
         "memory to train": f"{16 * learning + 4 * (total - learning):,} bytes for fp32 weights, gradients and AdamW; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,57 +15,86 @@ from omegaconf import DictConfig
 
 from .build.errors import ConfigError
 from .build.objects import check_arguments
-from .compose.compose import configs
+from .compose.compose import Point, points
+from .compose.effect import refuse_idle
 from .compose.explain import CONF, EXPECTED, explain
-from .compose.overrides import quoted
-from .job import record
+from .compose.labels import labelled
+from .compose.overrides import key_of, normal
+from .job.run import Run
 
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 @dataclass
-class Asked:
-    """What a command stands for: Hydra calls its task once per point of a grid; we keep the points and run them."""
+class Command:
+    """What a command line asks for. runs: with their labels. refused: why points of it cannot be."""
 
-    points: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
     refused: list[ConfigError] = field(default_factory=list)
 
+    @property
+    def total(self) -> int:
+        return len(self.runs) + len(self.refused)
 
-def collect() -> Asked:
-    """The points of the command line."""
-    asked = Asked()
+
+def collect(reads: Collection[str] = ()) -> Command:
+    """The runs of the command line: Hydra calls its task once per point of a grid, and here the points are gathered.
+
+    Points that come out as the same run are one, which a line says; a word that no point reads is refused.
+    Args:   reads: keys that the door itself reads.
+    Raises: ConfigError: a word without effect.
+    """
+    command, found = Command(), list[Point]()
+    words, judged = dict[str, None](), set[str]()  # all that were said, and those that had an effect or met an error first
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-    def keep(config: DictConfig) -> None:
+    def gather(config: DictConfig) -> None:
         ours = HydraConfig.get().launcher._target_ == BASIC
+        said, before = HydraConfig.get().overrides.task, len(command.refused)
+        words.update(dict.fromkeys(said))
         try:
-            points = configs(config, refuse=asked.refused.append)
+            here = points(config, refuse=command.refused.append)
         except ConfigError as error:
             if not ours:
                 raise
-            asked.refused.append(error)
-            return
+            command.refused.append(error)
+            here = []
+        judged.update(said if len(command.refused) > before else [], *(point.read for point in here))
         if ours:
-            asked.points.extend(points)
+            found.extend(here)
         else:  # a cluster's launcher has already put this point in a process of its own, which reports back by its record
             from .job.check import check
-            from .job.job import run
+            from .job.execute import execute
 
-            for point in points:
-                check(point)
-                run(point)
+            for run in labelled(here):
+                check(run)
+                execute(run)
 
-    sys.argv = [sys.argv[0], *map(quoted, sys.argv[1:])]
+    sys.argv = [sys.argv[0], *map(normal, sys.argv[1:])]
     before = os.environ.get(FULL_ERROR)
-    os.environ[FULL_ERROR] = "1"  # errors come to us whole, and are told in one line
+    os.environ[FULL_ERROR] = "1"  # errors come to us whole, and are said in one line
     try:
-        keep()
+        gather()
     finally:
         if before is None:
             del os.environ[FULL_ERROR]
-    asked.points = list({record.folder(point): point for point in asked.points}.values())  # a point asked twice runs once
-    return asked
+    refuse_idle(word for word in words if word not in judged and key_of(word) not in reads)
+    command.runs = once(found)
+    return command
+
+
+def once(found: Sequence[Point]) -> list[Run]:
+    """Each run once. Two names for one run are two arms: their difference is the noise of the machine."""
+    first: dict[tuple[str, str | None, str], Run] = {}
+    again = []
+    for run in labelled(found):
+        same = first.setdefault((run.study.name, run.study.arm, run.identity), run)
+        again += [] if same is run else [f"{run.label} seed {run.seed}"]
+    if again:
+        more = ", ..." if len(again) > 3 else ""
+        print(f"{len(again)} of {len(found)} points are runs that others of the command are too: {', '.join(again[:3])}{more}")
+    return list(first.values())
 
 
 def guarded(main: Callable[[], int]) -> int:

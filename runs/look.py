@@ -152,11 +152,11 @@ def main(given: Sequence[str] | None = None) -> int:
         return 0
     if asked:
         raise ConfigError(f"{asked[0]}: only a trained model can tell; give its folder, run=... or weights=...")
-    points = collect()
-    for refusal in points.refused:
+    command = collect(reads=["size.max_seq"])
+    for refusal in command.refused:
         raise refusal
-    for point in points.points:
-        print(f"{name(point)}\n{structure(check(point))}")
+    for run in command.runs:
+        print(f"{name(run)}\n{structure(check(run))}")
     return 0
 
 

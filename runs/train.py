@@ -16,59 +16,59 @@ from .build.errors import ConfigError
 from .command import collect, guarded
 from .compose.explain import explain
 from .job import record
+from .job.run import Run
 
 
 def main() -> int:
     """Check every point before the first is trained, then run them: one in this process, many as a sweep. An exit code."""
     from .job.check import check
 
-    asked = collect()
-    total = len(asked.points) + len(asked.refused)
-    if total == 1 and asked.refused:
-        raise asked.refused[0]
-    points = []
-    for point in asked.points:
+    command = collect()
+    if command.total == 1 and command.refused:
+        raise command.refused[0]
+    runs = []
+    for run in command.runs:
         try:
-            check(point)
-            points.append(point)
+            check(run)
+            runs.append(run)
         except (ValueError, OSError, record.RecordError) as error:
-            if total == 1:
+            if command.total == 1:
                 raise
-            asked.refused.append(ConfigError(f"{record.arm_name(point)} seed {point['seed']}: {explain(error)}"))
-    for refusal in asked.refused:
+            command.refused.append(ConfigError(f"{run.label} seed {run.seed}: {explain(error)}"))
+    for refusal in command.refused:
         print(f"refused: {refusal}", file=sys.stderr)
-    if not points:
+    if not runs:
         return 1
-    statuses = single(points[0]) if total == 1 else sweep(points)
-    good = sum(status in ("done", "diverged") for status in statuses)
-    print(f"{good} of {total} runs done; report: python -m analysis.report {record.folder(points[0]).parent}")
+    total = len(runs) + len(command.refused)
+    statuses = single(runs[0]) if total == 1 else sweep(runs)
+    good = sum(status in record.ENDED for status in statuses)
+    print(f"{good} of {total} runs done; report: python -m analysis.report {runs[0].folder.parent}")
     return 0 if good == total else 1
 
 
-def single(config: dict[str, Any]) -> list[str]:
+def single(run: Run) -> list[str]:
     from tqdm import tqdm
 
-    from .job.job import run
+    from .job.execute import execute
 
-    with tqdm(total=config["train"]["steps"], unit="step", disable=None) as bar:
+    with tqdm(total=run.settings.steps, unit="step", disable=None) as bar:
 
         def watch(row: dict[str, Any]) -> None:
             bar.update(row["step"] - bar.n)
             if row["split"] == "train":
                 bar.set_postfix_str(f"loss {row['loss']:.3f} {row['tokens_per_s'] / 1000:.1f}k tok/s")
 
-        summary = run(config, watch)
-    print(f"{record.folder(config)}: {summary['status']}", summary["error"] or "")
+        summary = execute(run, watch)
+    print(f"{run.folder}: {summary['status']}", summary["error"] or "")
     for key, value in {**summary["metrics"], **summary["cost"]}.items():
         print(f"  {key:20} {value:,.4g}" if isinstance(value, (int, float)) else f"  {key:20} {value}")
     return [summary["status"]]
 
 
-def sweep(points: list[dict[str, Any]]) -> list[str]:
+def sweep(runs: list[Run]) -> list[str]:
     from .sweep.launcher import launch
 
-    study = points[0]["study"]
-    return launch(points, slots=study["slots"], timeout=study["timeout"])
+    return launch(runs, slots=runs[0].study.slots, timeout=runs[0].study.timeout)
 
 
 if __name__ == "__main__":

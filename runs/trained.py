@@ -13,8 +13,8 @@ from torch import nn
 from arch.model import Decoder
 
 from .build.errors import ConfigError
-from .build.objects import build_model
-from .compose.compose import of_words
+from .build.model import build_model
+from .compose.compose import composed
 from .job.start import restore
 from .objective import Task
 from .published import folder as weights
@@ -64,19 +64,19 @@ def of_run(folder: Path) -> Loaded:
 
 def of_weights(folder: Path) -> Loaded:
     """Numbers are read as they are stored, and computed with in fp32."""
-    told = weights.read_config(folder)
-    config = of_words(weights.overrides(told))
+    theirs = weights.read_config(folder)
+    run = composed(weights.overrides(theirs)).run
     with torch.device("meta"):
-        model = build_model(config, config["size"]["vocab_size"])
+        model = build_model(run.model, vocab_size=run.size["vocab_size"], seed=run.seed)
     ours = weights.load(folder)
     model.to_empty(device="cpu").load_state_dict({name: t for name, t in ours.items() if not name.startswith("heads.")})
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise ConfigError(f"weights={folder}: no tokenizer.json there, so its tokens stand for nothing that can be read")
     tokenizer = File(path=str(file))
-    ends = _listed(told.get("eos_token_id"))
-    begins = told.get("decoder_start_token_id", told.get("bos_token_id"))
-    named = {"bos": begins, "eos": ends[0] if ends else None, "pad": told.get("pad_token_id")}
+    ends = _listed(theirs.get("eos_token_id"))
+    begins = theirs.get("decoder_start_token_id", theirs.get("bos_token_id"))
+    named = {"bos": begins, "eos": ends[0] if ends else None, "pad": theirs.get("pad_token_id")}
 
     def framed(text: str) -> list[int]:
         tokens = tokenizer.framed(text)

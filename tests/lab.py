@@ -1,22 +1,25 @@
-"""What tests share: configs composed without a command line, models built from them, options found by globbing conf/."""
+"""What tests share: runs composed without a command line, models built from them, options found by globbing conf/."""
 
 from __future__ import annotations
 
-import copy
 import functools
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from runs.build.objects import build_model
+from runs.build.groups import KEYS
+from runs.build.model import build_model
 from runs.compose.compose import of_words
 from runs.compose.explain import CONF
+from runs.job.run import Run
 
 VOCAB = 61
-TINY = ("size.d_model=24", "size.n_layers=2", "size.n_heads=4", "size.d_ff=48", "size.max_seq=128", "size.n_experts=4")
+TINY = (f"hydra.searchpath=[file://{Path(__file__).with_name('conf')}]", "size=tiny")
 COMPANIONS = {"router": ("ffn=moe",)}  # what an option needs beside it to be used at all
+LAYER_GROUPS = tuple(
+    name for name, key in KEYS.items() if key.layer and (CONF / name).is_dir() and name not in ("size", "cross")
+)
 
 
 def options(group: str) -> list[str]:
@@ -24,22 +27,26 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def config(*overrides: str, directory: Path = CONF) -> dict[str, Any]:
-    """The resolved config of a command line."""
-    if directory != CONF or any(word.startswith(("run=", "weights=")) for word in overrides):
-        return of_words(overrides, directory)
-    return copy.deepcopy(_composed(overrides))
+def config(*words: str, directory: Path = CONF) -> Run:
+    """The run of a command line."""
+    if directory != CONF or any(word.startswith(("run=", "weights=")) for word in words):
+        return of_words(words, directory)
+    return _composed(words)
 
 
 @functools.cache
-def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+def _composed(words: tuple[str, ...]) -> Run:
     """Kept, since Hydra takes a second for what many tests ask for."""
-    return of_words(overrides)
+    return of_words(words)
 
 
-def tiny_model(*overrides: str, directory: Path = CONF) -> nn.Module:
+def model_of(run: Run, vocab_size: int = VOCAB) -> nn.Module:
+    return build_model(run.model, vocab_size=vocab_size, seed=run.seed)
+
+
+def tiny_model(*words: str, directory: Path = CONF) -> nn.Module:
     """A model of a few thousand parameters in evaluation mode, the same at every call."""
-    return build_model(config(*TINY, *overrides, directory=directory), VOCAB).eval()
+    return model_of(config(*TINY, *words, directory=directory)).eval()
 
 
 def tokens(batch: int, seq: int, seed: int = 0) -> Tensor:

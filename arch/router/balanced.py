@@ -24,6 +24,7 @@ class Balanced(LinearRouter):
     Raises: ValueError: top_k is not in 1..n_experts; top_k = 1, which leaves the router no gradient.
     """
 
+    losses = ("router_z",)
     balances_itself = True
     top_k: int
     bias: Tensor

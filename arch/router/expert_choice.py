@@ -25,6 +25,7 @@ class ExpertChoice(LinearRouter):
     """
 
     causal = False
+    losses = ("router_z",)
     balances_itself = True
 
     def forward(self, x: Tensor) -> Routing:

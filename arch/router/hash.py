@@ -23,6 +23,7 @@ class Hash(Router):
     Raises: ValueError: top_k is not in 1..n_experts.
     """
 
+    losses = ()
     balances_itself = True  # nothing is learnt, so no loss could
     top_k: int
     directions: Tensor

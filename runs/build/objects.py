@@ -13,18 +13,14 @@ import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from arch.contracts import Block
-from arch.init import initialise
-
 from .errors import ConfigError
-from .stack import parse, tiled
+from .groups import PACKAGES
 
-OURS = ("data", "tokenizer", "objective", "training.finetune", "training.optim", "training.schedule")
-PACKAGES = ("arch", *(f"runs.{package}" for package in OURS), "torch.nn", "torch.optim")
 
 
 def build(node: Any, path: str, **given: Any) -> Any:
@@ -39,30 +35,6 @@ def build(node: Any, path: str, **given: Any) -> Any:
         return node
     kwargs = {key: build(value, f"{path}.{key}") for key, value in node.items() if key != "_target_"}
     return call(locate(node["_target_"], path), kwargs, path, **given)
-
-
-def build_model(config: dict[str, Any], vocab_size: int) -> nn.Module:
-    """The model of a resolved config: each layer's blocks are built anew, so that no two layers share a module.
-
-    Where the config leaves a vocab_size open it is the given one, that of the data.
-    """
-    n_layers = config["size"]["n_layers"]
-
-    def layers(line: str | None) -> list[Block]:
-        names = [None] * n_layers if line is None else tiled(parse(line), n_layers)
-        return [build(config["block"] if name is None else config["layers"][name], "block") for name in names]
-
-    def filled(node: Any) -> Any:
-        if not isinstance(node, dict):
-            return node
-        open_size = {"vocab_size": vocab_size} if node.get("vocab_size", 0) is None else {}
-        own = {"layers": layers(node["layers"])} if "layers" in node else {}
-        return {key: filled(value) for key, value in node.items()} | open_size | own
-
-    model: nn.Module = build(filled(config["model"]), "model")
-    if next(model.parameters()).device.type != "meta":
-        initialise(model, seed=config["seed"])
-    return model
 
 
 def call(target: Callable[..., Any], kwargs: dict[str, Any], path: str, **given: Any) -> Any:
@@ -108,6 +80,37 @@ def locate(target: str, path: str) -> Callable[..., Any]:
     except AttributeError:
         names = [n for n in dir(importlib.import_module(module)) if not n.startswith("_")]
         raise ConfigError(f"{path}._target_={target}: {module} has no {name}; {nearest(name, names)}") from None
+
+
+def essence(node: Any, path: str) -> Any:
+    """What a config node says beside the defaults, in one spelling: two nodes that build the same object have one essence.
+
+    Left out: arguments at their defaults. Absolute: paths, which a class declares by name in ``path_arguments``.
+    """
+    if isinstance(node, list):
+        return [essence(child, f"{path}.{i}") for i, child in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    if "_target_" not in node:
+        return {key: essence(value, f"{path}.{key}") for key, value in node.items()}
+    target = locate(node["_target_"], path)
+    defaults = {key: p.default for key, p in inspect.signature(target).parameters.items()}
+    found = {"_target_": node["_target_"]}
+    for key, value in node.items():
+        if key in getattr(target, "path_arguments", ()):
+            value = [absolute(v) for v in value] if isinstance(value, list) else absolute(value)
+        if key != "_target_" and (key not in defaults or not same(value, defaults[key])):
+            found[key] = essence(value, f"{path}.{key}")
+    return found
+
+
+def same(value: Any, default: Any) -> bool:
+    """1 is 1.0 but not True."""
+    return bool(value == default) and isinstance(value, bool) == isinstance(default, bool)
+
+
+def absolute(path: Any) -> Any:
+    return str(Path(path).expanduser().absolute()) if isinstance(path, str) else path
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from .errors import ConfigError
@@ -34,6 +36,13 @@ def tiled(layers: list[tuple[str, ...]], n_layers: int) -> list[str]:
     """The blocks of n_layers layers: the line again and again, cut where it is longer."""
     repeated = (layers * -(-n_layers // len(layers)))[:n_layers]
     return [block for layer in repeated for block in layer]
+
+
+def spelt(layers: Sequence[str]) -> str:
+    """The shortest line for these blocks of a whole model: what repeats is said once, neighbours are counted."""
+    period = next(n for n in range(1, len(layers) + 1) if all(layers[i] == layers[i % n] for i in range(len(layers))))
+    runs = [(name, len(list(same))) for name, same in itertools.groupby(layers[:period])]
+    return ", ".join(name if n == 1 else f"{n}*{name}" for name, n in runs)
 
 
 def names(model: Any, n_layers: int | None = None) -> list[str | None]:

@@ -1,10 +1,9 @@
-"""From the command line to resolved configs: Hydra composes, a study's arms are unfolded, what nothing uses is refused."""
+"""From words to runs: Hydra composes, a study's arms are unfolded, every node comes out with no reference left."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,158 +13,178 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from arch.contracts import Router
+
 from ..build.errors import ConfigError
-from ..build.objects import call, nearest
-from ..published import folder as weights
+from ..build.groups import KEYS, NODES
+from ..build.objects import call, locate, nearest
+from ..build.stack import parse, spelt, tiled
+from ..job.run import Run, Study, settings_of
+from ..published import folder as published
 from ..training.device import pick_device, pick_precision
-from .explain import CONF, explain
+from ..training.fit import Settings
+from . import resolvers  # noqa: F401  conf/ calls them
+from .effect import Part, by_name, read_words, refuse_idle
+from .explain import CONF, did_you_mean, explain
 from .inherit import inherit, inherited_choices
-from .layers import compose_layers, plain
-from .overrides import changed, key_of
-from .unused import Part, refuse_unknown, refuse_unused
+from .layers import compose_layers, plain, stacked
+from .overrides import changed, group_of, key_of, normal
 
 
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """Which runs belong together. arms: name -> overrides; seeds: every arm is run with each; slots: runs at a time;
-    timeout: seconds after which a run counts as hung."""
+@dataclass(frozen=True)
+class Point:
+    """A run that a command asks for. words: of the command, without those of its arm. read: those of them that it reads."""
 
-    name: str
-    arm: str | None
-    baseline: str | None
-    arms: dict[str, list[str]] | None
-    seeds: list[int] | None
-    slots: int
-    timeout: float | None
-
-    def __post_init__(self) -> None:
-        if self.slots < 1:
-            raise ValueError(f"slots={self.slots}: at least 1 run at a time is needed")
-        if self.seeds == []:
-            raise ValueError("seeds=[]: at least 1 seed is needed")
-        for arm, changes in (self.arms or {}).items():
-            if not isinstance(changes, list):
-                raise ValueError(f"arms.{arm}={changes!r}: a list of overrides is expected, such as [ffn=moe]")
-        if self.arms and self.baseline is not None and self.baseline not in self.arms:
-            raise ValueError(f"baseline={self.baseline}: no such arm; {nearest(self.baseline, self.arms)}")
+    run: Run
+    words: Sequence[str]
+    read: frozenset[str]
 
 
-def to_dict(node: Any) -> dict[str, Any]:
-    content: Any = OmegaConf.to_container(node, resolve=True)
-    return {str(key): value for key, value in content.items()}
+def of_words(words: Sequence[str], folder: Path = CONF) -> Run:
+    """The run of a command line, where Hydra itself has not been called. Raises ConfigError: also for words without effect."""
+    point = composed(words, folder)
+    refuse_idle(word for word in point.words if word not in point.read)
+    return point.run
 
 
-def quotient(a: int, b: int) -> int:
-    if b < 1 or a % b:
-        raise ValueError(f"{b} does not divide {a}; {b * max(1, a // b) if b > 0 else a} would do")
-    return a // b
-
-
-def share(a: int, n: int) -> int:
-    """An n-th of a whole number, rounded down to one."""
-    return max(1, a // n)
-
-
-def two_thirds(width: int) -> int:
-    """The width of a gated ffn with as many parameters as an ungated one, to the nearest multiple of 8."""
-    return max(8, round(2 * width / 3 / 8) * 8)
-
-
-def rotary_scaling(position: Any) -> Any:
-    """How a relative position stretches its frequencies, for mixers that turn channels of their own."""
-    if position is not None and position["_target_"] != "arch.Rotary":
-        raise ValueError(f"it turns channels of its own, so {position['_target_']} tells it nothing; take a rotary position")
-    return None if position is None else position.get("scaling")
-
-
-OmegaConf.register_new_resolver("quotient", quotient, replace=True)
-OmegaConf.register_new_resolver("share", share, replace=True)
-OmegaConf.register_new_resolver("sqrt", math.sqrt, replace=True)
-OmegaConf.register_new_resolver("plus", lambda a, b: a + b, replace=True)
-OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
-OmegaConf.register_new_resolver("rotary_scaling", rotary_scaling, replace=True)
-OmegaConf.register_new_resolver("two_thirds", two_thirds, replace=True)
-
-
-def of_words(words: Sequence[str], folder: Path = CONF) -> dict[str, Any]:
-    """The resolved config of a command line, where Hydra itself has not been called."""
+def composed(words: Sequence[str], folder: Path = CONF) -> Point:
+    words = [normal(word) for word in words]
     with hydra.initialize_config_dir(str(folder), version_base="1.3"):
-        composed = hydra.compose("config", overrides=list(words), return_hydra_config=True)
-        return resolve(composed, composed.hydra.runtime.choices, words)
+        config = hydra.compose("config", overrides=words, return_hydra_config=True)
+        return resolve(config, config.hydra.runtime.choices, words)
 
 
-def configs(config: DictConfig, refuse: Callable[[ConfigError], None]) -> list[dict[str, Any]]:
-    """All runs that one Hydra job stands for, resolved: one, or every arm with every seed of a study. Call inside Hydra.
+def points(config: DictConfig, refuse: Callable[[ConfigError], None]) -> list[Point]:
+    """All runs that one Hydra job stands for: one, or every arm with every seed of a study. Call inside Hydra.
 
     Seeds turn slowest: the arms of one seed are neighbours in time, so that a slow hour of the machine meets all of them.
-    Args:   refuse: is told of each arm that does not compose; the others stay.
+    Args:   refuse: takes each arm that does not compose; the others stay.
     """
     given = HydraConfig.get().overrides
-    overrides = [*(o for o in given.hydra if key_of(o) == "hydra.searchpath"), *given.task]
-    study: Study = call(Study, to_dict(config.study), "study")
-    if not study.arms and study.seeds is None:
-        return [resolve(config, HydraConfig.get().runtime.choices, overrides)]
+    words = [*(o for o in given.hydra if key_of(o) == "hydra.searchpath"), *given.task]
+    arms, seeds = arms_and_seeds(plain(config.study))
+    if not arms and seeds is None:
+        return [resolve(config, HydraConfig.get().runtime.choices, words)]
     found = []
-    seeds = study.seeds if study.seeds and not any(key_of(override) == "seed" for override in overrides) else [config.seed]
+    seeds = seeds if seeds and not any(key_of(word) == "seed" for word in words) else [config.seed]
     for seed in seeds:
-        arms: dict[Any, list[str]] = dict(study.arms) if study.arms else {study.arm: []}
-        for arm, changes in arms.items():
-            point = changed(overrides, [f"seed={seed}", *changes])
+        for arm, changes in (arms or {config.study.arm: []}).items():
+            own = [normal(change) for change in changes]
             try:
-                composed = hydra.compose("config", overrides=point, return_hydra_config=True)
-                composed.study.arm = arm
-                found.append(resolve(composed, composed.hydra.runtime.choices, point))
+                point = changed(words, [f"seed={seed}", *own])
+                own_config = hydra.compose("config", overrides=point, return_hydra_config=True)
+                own_config.study.arm = arm
+                made = resolve(own_config, own_config.hydra.runtime.choices, point)
+                refuse_idle((word for word in own if word not in made.read), "this arm")
+                found.append(replace(made, words=[word for word in words if word in point]))
             except (ConfigError, HydraException, OmegaConfBaseException) as error:
                 refuse(ConfigError(f"arm {arm} seed {seed}: {explain(error)}"))
     return found
 
 
-def resolve(config: DictConfig, choices: Any, overrides: Sequence[str]) -> dict[str, Any]:
-    """The plain dict that a run is built from and recorded with."""
-    given: Any = OmegaConf.to_container(config, resolve=False)
-    refuse_unknown(given)
+def arms_and_seeds(study: Mapping[str, Any]) -> tuple[dict[Any, list[str]] | None, list[int] | None]:
+    """Raises ConfigError: arms that are no lists of overrides, a baseline that is no arm, seeds that are none."""
+    arms, seeds, baseline = study["arms"], study["seeds"], study["baseline"]
+    if seeds is not None and (not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) for seed in seeds)):
+        raise ConfigError(f"study.seeds={seeds}: a list of at least 1 whole number is expected")
+    if arms is not None and not isinstance(arms, dict):
+        raise ConfigError(f"study.arms={arms!r}: arms with a list of overrides each are expected")
+    for arm, changes in (arms or {}).items():
+        if not isinstance(changes, list):
+            raise ConfigError(f"study.arms.{arm}={changes!r}: a list of overrides is expected, such as [ffn=moe]")
+    if arms and baseline is not None and baseline not in arms:
+        raise ConfigError(f"study.baseline={baseline}: no such arm; {nearest(baseline, arms)}")
+    return arms, seeds
+
+
+def resolve(config: DictConfig, choices: Any, words: Sequence[str]) -> Point:
+    """One composed config as a run, with the words that it reads."""
+    said = words
+    for key in map(str, config):
+        if key not in KEYS and key != "hydra":
+            raise ConfigError(f"{key}: unknown key; {did_you_mean(key)}")
     if config.weights is not None:
-        config, choices, overrides = of_published(config, overrides)
+        config, choices, words = of_published(config, words)
     raw: Any = OmegaConf.to_container(config, resolve=False)
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    own.study.arms = own.study.seeds = None  # this run's own arm and seed are told
-    for key in ("out", "study.name"):
-        if not isinstance(OmegaConf.select(own, key), str):
-            raise ConfigError(f"{key}={OmegaConf.select(own, key)}: text is expected")
-    start = None if own.run is None else inherit(own, overrides)
+    own.study.arms = own.study.seeds = None  # this run has its own arm and seed
+    theirs = None if own.run is None else inherit(own, words)
     resolved = plain(own)
-    parts, layers = [Part(raw, overrides, ("model", "data"))], dict[str, Any]()
-    if start is None:
-        layers, made = compose_layers(raw, resolved, overrides)
-        parts += made
-    else:  # its layers come with the model
-        parts.append(Part(raw, overrides, ("block",)))
-    refuse_unused(parts, overrides)
-    train = resolved["train"]
-    device = pick_device(train["device"])  # what auto stands for is part of what the run computes
-    train["device"], train["precision"] = str(device), pick_precision(train["precision"], device)
-    groups = {str(key): value for key, value in choices.items() if not str(key).startswith("hydra")}
-    if resolved["stack"] is not None:
-        groups["mixer"] = resolved["stack"]
-    if start is not None:
-        groups, layers = inherited_choices(groups, start["choices"]), start["layers"]
-    return {**resolved, "layers": layers, "choices": groups}
+    parts = [Part(raw, words)]
+    if theirs is None:
+        blocks, layers = compose_layers(raw, resolved, words)
+        resolved["model"] = stacked(resolved["model"], blocks, resolved["size"]["n_layers"])
+        parts += layers
+    else:
+        resolved["model"] = theirs.model
+    read = read_words(parts, said) | {word for word in said if by_name(word) or word not in words}
+    if theirs is not None:  # what was inherited has been held against the words
+        read |= {word for word in said if KEYS[group_of(word)].inherited}
+    chosen = {str(key): str(option) for key, option in choices.items() if key in KEYS and key != "study"}
+    chosen = {key: option for key, option in chosen.items() if key in NODES or any(part.reads(key) for part in parts)}
+    if theirs is not None:
+        chosen = inherited_choices(chosen, theirs.choices)
+    elif resolved["stack"] is not None:
+        chosen["mixer"] = spelt(tiled(parse(resolved["stack"]), resolved["size"]["n_layers"]))
+    run = run_of(resolved, chosen)
+    return Point(run, said, frozenset(read - idle_losses(run, said)))
 
 
-def of_published(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, Any, list[str]]:
+def run_of(resolved: dict[str, Any], choices: Mapping[str, str]) -> Run:
+    for name, value in (("out", resolved["out"]), ("study.name", resolved["study"]["name"])):
+        if not isinstance(value, str):
+            raise ConfigError(f"{name}={value}: text is expected")
+    device = pick_device(resolved["train"]["device"])  # what auto stands for is part of what the run computes
+    precision = pick_precision(resolved["train"]["precision"], device)
+    settings, machine = settings_of({**resolved["train"], "device": str(device), "precision": precision})
+    study: Study = call(Study, {k: v for k, v in resolved["study"].items() if k not in ("arms", "seeds")}, "study")
+    kept = ("seed", "out", "size", "shared", "causal", "run", "weights", *NODES)
+    values = {key: resolved[key] for key in kept}
+    return Run(**values, study=study, choices=choices, settings=without_idle_losses(settings, values["model"]), machine=machine)
+
+
+def without_idle_losses(settings: Settings, model: Any) -> Settings:
+    """Weights of losses that no router wants are 0, so that they make no two runs of one."""
+    wanted = wanted_losses(model)
+    return replace(
+        settings,
+        load_balance=settings.load_balance if "load_balance" in wanted else 0.0,
+        router_z=settings.router_z if "router_z" in wanted else 0.0,
+    )
+
+
+def idle_losses(run: Run, words: Sequence[str]) -> set[str]:
+    """The words that weigh a loss which no router of the run wants."""
+    idle = {"train.load_balance", "train.router_z"} - {f"train.{loss}" for loss in wanted_losses(run.model)}
+    return {word for word in words if key_of(word) in idle}
+
+
+def wanted_losses(node: Any) -> set[str]:
+    """The auxiliary losses that the routers of a model want."""
+    if isinstance(node, list):
+        return set().union(*map(wanted_losses, node))
+    if not isinstance(node, dict):
+        return set()
+    own: set[str] = set()
+    if "_target_" in node and isinstance(target := locate(node["_target_"], "model"), type) and issubclass(target, Router):
+        own = set(target.losses)
+    return own.union(*map(wanted_losses, node.values()))
+
+
+def of_published(config: DictConfig, words: Sequence[str]) -> tuple[DictConfig, Any, list[str]]:
     """The config composed anew for the model of the weights that it names, with the choices and the words that did it."""
     if config.run is not None:
         raise ConfigError(f"run={config.run} and weights={config.weights}: a run starts from one of them")
-    model = weights.overrides(weights.read_config(Path(config.weights)))
-    for override in overrides:
-        if key_of(override) in ("model", "size") and override not in model:
-            raise ConfigError(f"{override}: weights={config.weights} says which model they belong to; leave it out")
-    words = changed(model, overrides)
-    composed = hydra.compose("config", overrides=words, return_hydra_config=True)
-    chosen = any(key_of(override).split(".")[0] == "tokenizer" for override in overrides)
-    data: Any = OmegaConf.to_container(composed.data, resolve=False)
+    model = [normal(word) for word in published.overrides(published.read_config(Path(config.weights)))]
+    for word in words:
+        if key_of(word) in ("model", "size") and word not in model:
+            raise ConfigError(f"{word}: weights={config.weights} says which model they belong to; leave it out")
+    both = changed(model, words)
+    anew = hydra.compose("config", overrides=both, return_hydra_config=True)
+    chosen = any(group_of(word) == "tokenizer" for word in words)
+    data: Any = OmegaConf.to_container(anew.data, resolve=False)
     if not chosen and data.get("tokenizer") is not None:  # the model knows the tokens of its own
-        words = [*words, *weights.tokenizer(Path(config.weights))]
-        composed = hydra.compose("config", overrides=words, return_hydra_config=True)
-    composed.study.arm = config.study.arm
-    return composed, composed.hydra.runtime.choices, words
+        both = [*both, *map(normal, published.tokenizer(Path(config.weights)))]
+        anew = hydra.compose("config", overrides=both, return_hydra_config=True)
+    anew.study.arm = config.study.arm
+    return anew, anew.hydra.runtime.choices, both

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
+import functools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..build.errors import ConfigError
+from ..build.groups import KEYS
 from ..build.objects import nearest
 from ..job.record import RecordError
 
@@ -23,7 +27,7 @@ def explain(error: BaseException) -> str:
     """One line for an expected error. Hydra's own messages get the nearest real key or option."""
     text = " ".join(str(error).split())
     if found := re.search(r"Could not override '([^']+)'", text):
-        return f"{found[1]}: unknown key; {nearest(found[1], known_keys(found[1]))}"
+        return f"{found[1]}: unknown key; {did_you_mean(found[1])}"
     if found := re.search(r"Could not find '([^'/]+)/([^']*)'", text):
         group, option = found[1], found[2]
         options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
@@ -39,21 +43,43 @@ def explain(error: BaseException) -> str:
     return text
 
 
-def known_keys(like: str) -> list[str]:
-    """The keys of conf/ at the depth of the given one: groups and root keys, or what the options of its group hold."""
-    root = _load(CONF / "config.yaml")
-    if "." not in like:
-        return top_level_keys()
-    group = like.split(".", maxsplit=1)[0]
-    nodes = [root.get(group), *(_load(path) for path in (CONF / group).glob("*.yaml"))]
-    keys = {f"{group}.{key}" for node in nodes if isinstance(node, dict) for key in node}
-    return sorted(keys) or top_level_keys()
+def did_you_mean(key: str) -> str:
+    """A closing remark on an unknown key: the one that was probably meant, first in its own group, then anywhere."""
+    group, _, name = key.rpartition(".")
+    own = [leaf for leaf in leaves() if group and leaf.startswith(f"{group}.")]
+    for candidates in (own, [*leaves(), *top_level_keys()]):
+        names = {leaf.rpartition(".")[2] for leaf in candidates}
+        if close := difflib.get_close_matches(name, names, n=1, cutoff=0.7):
+            found = sorted(
+                (leaf for leaf in candidates if leaf.rpartition(".")[2] == close[0]), key=lambda k: (k.count("."), k)
+            )
+            return f"did you mean {' or '.join(found[:2])}?"
+    return f"known: {', '.join(own or top_level_keys())}"
 
 
 def top_level_keys() -> list[str]:
     """The groups of conf/ and the keys of its config.yaml."""
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-    return sorted(groups | {str(key) for key in OmegaConf.load(CONF / "config.yaml")} - {"defaults", "hydra"})
+    return sorted(KEYS)
+
+
+@functools.cache
+def leaves() -> list[str]:
+    """Every key of conf/ that holds a value, under the name that a command line gives it."""
+    found = set(_leaves(_load(CONF / "config.yaml")))
+    for path in CONF.glob("*/*.yaml"):
+        whole = path.read_text().startswith("# @package _global_")
+        found |= set(_leaves(_load(path), "" if whole else f"{path.parent.name}."))
+    return sorted(found)
+
+
+def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        if key in ("defaults", "hydra", "_target_"):
+            continue
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
 
 
 def _load(path: Path) -> dict[str, Any]:

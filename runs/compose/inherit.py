@@ -1,4 +1,4 @@
-"""The config of a run that starts from another: what makes the model is taken over, and told where it is contradicted."""
+"""A run that starts from another: what makes the model is taken over, and words that contradict it are refused."""
 
 from __future__ import annotations
 
@@ -9,46 +9,53 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..build.errors import ConfigError
+from ..build.groups import KEYS
 from ..job import record
-from ..job.start import read_config
+from ..job.run import Run
+from ..job.start import read_run
+from .overrides import group_of
 
-BLOCKS = ("mixer", "cross", "pattern", "position", "score", "router", "ffn", "norm", "block")
-INHERITED = ("size", "shared", "final_norm", "causal", "stack", "layers", "model", "tokenizer", *BLOCKS)
 
+def inherit(config: DictConfig, words: Sequence[str]) -> Run:
+    """Put what the run config.run was made from in place; that run, its vocabulary filled in.
 
-def inherit(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """Put the model and the tokenizer of the run config.run in place; that run's config.
-
-    Raises: ConfigError: no such run; an override that says otherwise.
+    Raises: ConfigError: no such run; a word that says otherwise.
     """
     folder = Path(config.run)
-    theirs = read_config(folder)
-    env = record.read_json(folder / "env.json") if (folder / "env.json").is_file() else {}
+    theirs = read_run(folder)
+    env = record.read_json(folder / record.ENV) if (folder / record.ENV).is_file() else {}
     if "vocab_size" not in env:
-        raise ConfigError(f"run={folder}: it has not begun (its env.json tells no vocab_size); train it first")
-    theirs["size"]["vocab_size"] = env["vocab_size"]
-    for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
-        if key.split(".", maxsplit=1)[0] in INHERITED and (there := _told(theirs, key)) != _plain(value):
-            raise ConfigError(f"{override}: the run that this one starts from has {key}={there}; leave it out")
-    for key in INHERITED:
-        config[key] = OmegaConf.create(theirs[key]) if isinstance(theirs[key], dict) else theirs[key]
-    return theirs
+        raise ConfigError(f"run={folder}: it has not begun (its env.json names no vocab_size); train it first")
+    size = {**theirs.size, "vocab_size": env["vocab_size"]}
+    tokenizer = theirs.data.get("tokenizer", _plain_node(config.tokenizer))
+    made_from = {"size": size, "shared": theirs.shared, "causal": theirs.causal, "tokenizer": tokenizer}
+    for word in words:
+        key, _, value = word.lstrip("+~").partition("=")
+        if KEYS[group_of(word)].inherited and (there := _there(theirs, made_from, key)) != _read(value):
+            raise ConfigError(f"{word.lstrip('+')}: the run that this one starts from has {key}={there}; leave it out")
+    for key, value in made_from.items():
+        config[key] = OmegaConf.create(value) if isinstance(value, dict) else value
+    return theirs.of_vocabulary(env["vocab_size"])
 
 
 def inherited_choices(choices: Mapping[str, str], theirs: Mapping[str, str]) -> dict[str, str]:
-    return {group: theirs.get(group, choice) if group in INHERITED else choice for group, choice in choices.items()}
+    own = {group: option for group, option in choices.items() if not KEYS[group].inherited}
+    return {**own, **{group: option for group, option in theirs.items() if KEYS[group].inherited}}
 
 
-def _told(config: dict[str, Any], key: str) -> Any:
+def _there(theirs: Run, made_from: Mapping[str, Any], key: str) -> Any:
     """What a command line would say of a key: of a group, its choice."""
-    if key in config["choices"] and key != "stack":
-        return config["choices"][key]
-    node: Any = config
+    if key in theirs.choices:
+        return theirs.choices[key]
+    node: Any = made_from
     for part in key.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return node
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return "its own" if node is None else node
 
 
-def _plain(value: str) -> Any:
+def _plain_node(node: Any) -> Any:
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def _read(value: str) -> Any:
     return OmegaConf.create({"value": None}) if value == "" else OmegaConf.from_dotlist([f"value={value}"]).value

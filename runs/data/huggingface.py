@@ -27,6 +27,8 @@ class HuggingFace(Corpus):
     Raises: ValueError: the package datasets is missing, or whatever it reports, in one line. FileNotFoundError: no such file.
     """
 
+    path_arguments = ("files",)
+
     def __init__(
         self,
         *,

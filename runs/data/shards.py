@@ -34,6 +34,8 @@ class Shards(StreamData):
     Raises: FileNotFoundError: nothing matches. ValueError: truncated or foreign files, tokens outside the vocabulary.
     """
 
+    path_arguments = ("train", "val")
+
     def __init__(
         self, *, train: str | None, val: str | None, vocab_size: int | None, tokenizer: Tokenizer | None = None
     ) -> None:

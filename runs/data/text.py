@@ -25,6 +25,8 @@ class Text(Corpus):
     Raises: FileNotFoundError, PermissionError, ValueError: no such path, no text in it, not UTF-8.
     """
 
+    path_arguments = ("path",)
+
     def __init__(self, *, tokenizer: Tokenizer, path: str | None, suffixes: Sequence[str] | None = None) -> None:
         super().__init__(tokenizer=tokenizer)
         if path is None:

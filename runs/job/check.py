@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -15,46 +13,45 @@ from ..build.objects import build
 from ..data.contract import Batch, Data
 from ..objective import Task
 from . import record
-from .job import one_line, read_settings
+from .execute import one_line
+from .run import Run
 from .start import begin, build_task, load_data, refuse_other_start, refuse_other_tokenizer
 
 
-def check(config: dict[str, Any]) -> Task:
-    """Everything that can be known before training: keys, types, sizes, data, device. The model with its objective's heads,
-    on the meta device.
+def check(run: Run) -> Task:
+    """Everything that can be known before training: keys, types, sizes, data. The model with its objective's heads, on the
+    meta device.
 
     Raises: ConfigError, ValueError or OSError, in one line.
     """
-    if not isinstance(config["seed"], int) or isinstance(config["seed"], bool) or config["seed"] < 0:
-        raise ConfigError(f"seed={config['seed']!r}: a whole number from 0 is expected")
-    settings = read_settings(config["train"])
-    for key, size in config["size"].items():
+    for key, size in run.size.items():
         if key == "vocab_size" and size is None:
             continue
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise ConfigError(f"size.{key}={size!r}: a whole number from 1 is expected")
-    build(config["schedule"], "schedule")
-    data = load_data(config)
-    refuse_other_data(config, data)
-    vocab_size = config["size"]["vocab_size"]
-    if vocab_size is not None and vocab_size < data.vocab_size:
-        raise ConfigError(f"size.vocab_size={vocab_size}: the data has {data.vocab_size} different tokens, so at least as many")
+    build(run.schedule, "schedule")
+    data = load_data(run)
+    refuse_other_data(run, data)
+    own_size = run.size["vocab_size"]
+    if own_size is not None and own_size < data.vocab_size:
+        raise ConfigError(f"size.vocab_size={own_size}: the data has {data.vocab_size} different tokens, so at least as many")
+    seq_len = run.settings.seq_len
     try:
         with torch.device("meta"):
-            task = build_task(config, data)
+            task = build_task(run, data)
         refuse_undrawable(task)
-        refuse_longer_texts(task, settings.seq_len)
-        first = data.batch(seed=config["seed"], step=0, batch_size=1, seq_len=settings.seq_len)
+        refuse_longer_texts(task, seq_len)
+        first = data.batch(seed=run.seed, step=0, batch_size=1, seq_len=seq_len)
         task(Batch(*(None if tensor is None else tensor.to("meta") for tensor in first)))  # type: ignore[arg-type]
     except (TypeError, RuntimeError, IndexError) as error:
         raise ConfigError(f"this model cannot be built: {one_line(error)}") from error
     model = task.model
-    refuse_idle_patterns(model, max(settings.seq_len, config["size"]["max_seq"]))
-    told, built = model.cost(settings.seq_len).params, sum(p.numel() for p in model.parameters())  # type: ignore[operator]
-    if told != built:
-        raise ConfigError(f"a block's cost() is wrong: the parts tell {told:,} parameters, the model has {built:,}")
-    refuse_other_start(record.folder(config), begin(task, config))
-    build(config["optim"], "optim", model=task)
+    refuse_idle_patterns(model, max(seq_len, run.size["max_seq"]))
+    reported, built = model.cost(seq_len).params, sum(p.numel() for p in model.parameters())  # type: ignore[operator]
+    if reported != built:
+        raise ConfigError(f"a block's cost() is wrong: the parts report {reported:,} parameters, the model has {built:,}")
+    refuse_other_start(run.folder, begin(task, run))
+    build(run.optim, "optim", model=task)
     return task
 
 
@@ -79,9 +76,9 @@ def refuse_idle_patterns(model: nn.Module, seq: int) -> None:
                 )
 
 
-def refuse_other_data(config: dict[str, Any], data: Data) -> None:
+def refuse_other_data(run: Run, data: Data) -> None:
     """A run's identity names its data; should the text behind the name have changed, its record must not be mixed."""
-    file = record.folder(config) / "env.json"
+    file = run.folder / record.ENV
     if file.exists() and (before := record.read_json(file).get("data_sha256")) != data.sha256:
         raise ConfigError(
             f"{file.parent}: was begun on other data (SHA-256 {str(before)[:8]}..., now {data.sha256[:8]}...); "

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its folder, what lies in it, who may write. Standard library only; nothing is executed.
+"""The files of a record: how they are written and read, who may write. Standard library only; nothing is executed.
 
 config.yaml (people)  config.json (resolved)  metrics.jsonl (append-only)  summary.json (atomic)  env.json  checkpoint/
 """
@@ -6,45 +6,26 @@ config.yaml (people)  config.json (resolved)  metrics.jsonl (append-only)  summa
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-AXES = ("ffn", "mixer", "norm", "block", "position")
-PLACE = ("out", "study", "choices")  # where a run lies and what it is called; what it computes does not depend on them
-HABITS = ("checkpoint_every",)  # train keys that change how a run is kept, not what it computes
+CONFIG, SUMMARY, METRICS, ENV = "config.json", "summary.json", "metrics.jsonl", "env.json"
+STATUSES = ("done", "failed", "diverged", "unfinished")
+ENDED = ("done", "diverged")  # nothing is left to do
+HABITS = ("log_every", "checkpoint_every")  # train keys that change how a run is watched and saved, not what it computes
 
 
 class RecordError(Exception):
     """A file of a record that cannot be read or written: one line, with what to do."""
 
 
-def identity(config: dict[str, Any]) -> str:
-    """64 hex digits that name what a resolved config computes, seed included."""
-    content = {key: value for key, value in config.items() if key not in PLACE}
-    content["train"] = {key: value for key, value in config["train"].items() if key not in HABITS}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def arm_name(config: dict[str, Any]) -> str:
-    """The arm's given name, else the five axes."""
-    return config["study"]["arm"] or "-".join(config["choices"].get(axis, "") for axis in AXES)
-
-
-def folder(config: dict[str, Any]) -> Path:
-    """<out>/<study>/<short-name>-<hash8>: readable, and no two configs share one."""
-    short = re.sub(r"[^\w.+-]+", "_", f"{arm_name(config)}-s{config['seed']}")[:80]
-    return Path(config["out"]) / config["study"]["name"] / f"{short}-{identity(config)[:8]}"
-
-
 def status(path: Path) -> str:
-    """done, failed, diverged, or unfinished where no summary was written."""
-    return str(read_json(path / "summary.json")["status"]) if (path / "summary.json").exists() else "unfinished"
+    """One of STATUSES; unfinished where no summary was written."""
+    return str(read_json(path / SUMMARY)["status"]) if (path / SUMMARY).exists() else "unfinished"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -15,23 +15,25 @@ from arch.init import initialise
 from arch.lora import merge
 
 from ..build.errors import ConfigError
-from ..build.objects import build, build_model
+from ..build.model import build_model
+from ..build.objects import build
 from ..data.contract import Data
 from ..objective import Objective, Task
-from ..published import folder as weights
+from ..published import folder as published
 from ..tokenizer import Tokenizer
 from ..tokenizer.kept import Kept
 from ..training.finetune import Finetune
 from . import checkpoint, record
+from .run import Run
 
 CHECKPOINT = Path("checkpoint") / "state.safetensors"
 
 
-def load_data(config: dict[str, Any]) -> Data:
+def load_data(run: Run) -> Data:
     """The run's data as its objective lays it out, checked against its sequence length."""
-    objective: Objective = build(config["objective"], "objective")
-    data = _data(json.dumps(config["data"], sort_keys=True), config["run"])
-    return objective.data(data, seq_len=config["train"]["seq_len"])
+    objective: Objective = build(run.objective, "objective")
+    data = _data(json.dumps(run.data, sort_keys=True), run.run)
+    return objective.data(data, seq_len=run.settings.seq_len)
 
 
 @functools.lru_cache(maxsize=2)  # many runs of a sweep share it, and perhaps that of the run they start from
@@ -45,14 +47,18 @@ def _data(node: str, run: str | None) -> Data:
     return data
 
 
-def build_task(config: dict[str, Any], data: Data) -> Task:
+def build_task(run: Run, data: Data) -> Task:
     """The model and its heads, with weights drawn from the run's seed."""
-    objective: Objective = build(config["objective"], "objective")
-    model = build_model(config, config["size"]["vocab_size"] or data.vocab_size)
+    objective: Objective = build(run.objective, "objective")
+    model = build_model(run.model, vocab_size=vocab_size(run, data), seed=run.seed)
     task = objective.task(model, data)
     if next(model.parameters()).device.type != "meta":
-        initialise(nn.ModuleDict({"heads": task.heads}), seed=config["seed"])
+        initialise(nn.ModuleDict({"heads": task.heads}), seed=run.seed)
     return task
+
+
+def vocab_size(run: Run, data: Data) -> int:
+    return run.size["vocab_size"] or data.vocab_size
 
 
 class Start(NamedTuple):
@@ -74,29 +80,29 @@ class Start(NamedTuple):
             task.load_state_dict(given | heads, strict=False)
 
 
-def begin(task: Task, config: dict[str, Any]) -> Start | None:
+def begin(task: Task, run: Run) -> Start | None:
     """Put in the weights that the run starts from, if any, and freeze and add what finetune= asks for."""
-    start, finetune = load_start(config), _finetune(config)
+    start, finetune = load_start(run), _finetune(run)
     if start is not None:
         start.put(task)
     elif finetune.needs_start:
         raise ConfigError("finetune=lora adapts weights that are there: say which, with run=FOLDER or weights=FOLDER")
     try:
-        finetune.prepare(task.model, seed=config["seed"])
+        finetune.prepare(task.model, seed=run.seed)
     except ValueError as error:
         raise ConfigError(f"finetune: {error}") from None
     return start
 
 
-def load_start(config: dict[str, Any]) -> Start | None:
-    run, published = config["run"], config["weights"]
-    if run is not None:
-        task = restore(Path(run)).task
+def load_start(run: Run) -> Start | None:
+    if run.run is not None:
+        task = restore(Path(run.run)).task
         merge(task.model)
-        return Start(f"run={run}", digest([Path(run) / CHECKPOINT]), task.state_dict())
-    if published is not None:
-        ours = {n if n.startswith("heads.") else f"model.{n}": t for n, t in weights.load(Path(published)).items()}
-        return Start(f"weights={published}", digest(sorted(Path(published).glob("*.safetensors"))), ours)
+        return Start(f"run={run.run}", digest([Path(run.run) / CHECKPOINT]), task.state_dict())
+    if run.weights is not None:
+        folder = Path(run.weights)
+        ours = {n if n.startswith("heads.") else f"model.{n}": t for n, t in published.load(folder).items()}
+        return Start(f"weights={folder}", digest(sorted(folder.glob("*.safetensors"))), ours)
     return None
 
 
@@ -113,43 +119,41 @@ def digest(files: Iterable[Path]) -> str:
 class Restored(NamedTuple):
     """A run as its last checkpoint left it, on the CPU."""
 
-    config: dict[str, Any]
+    run: Run
     data: Data
     task: Task
 
 
 def restore(folder: Path) -> Restored:
     """Raises ConfigError, RecordError: in one line, why there is nothing to go on with."""
-    config = read_config(folder)
+    run = read_run(folder)
     file = folder / CHECKPOINT
     if not file.is_file():
-        every = config["train"]["checkpoint_every"]
+        every = run.settings.checkpoint_every
         why = "train.checkpoint_every=null keeps none" if every is None else f"status: {record.status(folder)}"
         raise ConfigError(f"run={folder}: there is no checkpoint ({why}); train it with train.checkpoint_every=0 or more")
     tokenizer_of(folder)
-    data = load_data(config)
-    task = build_task(config, data)
-    if _finetune(config).needs_start:  # else the checkpoint holds all of it
-        start = begin(task, config)
+    data = load_data(run)
+    task = build_task(run, data)
+    if _finetune(run).needs_start:  # else the checkpoint holds all of it
+        start = begin(task, run)
         refuse_other_start(folder, start)
     checkpoint.load(file, task=task)
     if not all(parameter.isfinite().all() for parameter in task.parameters()):
         raise ConfigError(f"run={folder}: its weights are not finite, the run has diverged; take another")
-    return Restored(config, data, task)
+    return Restored(run, data, task)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    if not (folder / "config.json").is_file():
+def read_run(folder: Path) -> Run:
+    """Raises ConfigError, RecordError: no run there, or one that an earlier version made."""
+    if not (folder / record.CONFIG).is_file():
         raise ConfigError(f"run={folder}: there is no run (no config.json); give a folder that runs.train has made")
-    config = record.read_json(folder / "config.json")
-    if "objective" not in config:
-        raise ConfigError(f"run={folder}: an earlier version of this program has made it; train it anew")
-    return config
+    return Run.from_json(record.read_json(folder / record.CONFIG), folder)
 
 
 def tokenizer_of(folder: Path) -> Tokenizer | None:
     """The tokenizer that a run has learnt with; None where its tokens stand for no text."""
-    data = load_data(read_config(folder))
+    data = load_data(read_run(folder))
     tokenizer: Tokenizer | None = getattr(data, "tokenizer", None)
     refuse_other_tokenizer(folder, data)
     return tokenizer
@@ -165,7 +169,7 @@ def tokenizer_sha256(data: Data) -> str | None:
 
 def refuse_other_tokenizer(folder: Path, data: Data) -> None:
     """A run's identity names where its tokenizer is from; should that teach other tokens now, the old weights know nothing."""
-    file, now = folder / "env.json", tokenizer_sha256(data)
+    file, now = folder / record.ENV, tokenizer_sha256(data)
     before = record.read_json(file).get("tokenizer_sha256", now) if file.exists() else now
     if before != now:
         raise ConfigError(
@@ -176,7 +180,7 @@ def refuse_other_tokenizer(folder: Path, data: Data) -> None:
 
 def refuse_other_start(folder: Path, start: Start | None) -> None:
     """A run's identity names where its first weights are; should they have changed, its record must not be mixed."""
-    file = folder / "env.json"
+    file = folder / record.ENV
     before = (record.read_json(file).get("start") or {}) if file.exists() else {}
     if start is not None and before and before["sha256"] != start.sha256:
         raise ConfigError(
@@ -185,6 +189,6 @@ def refuse_other_start(folder: Path, start: Start | None) -> None:
         )
 
 
-def _finetune(config: dict[str, Any]) -> Finetune:
-    finetune: Finetune = build(config["finetune"], "finetune")
+def _finetune(run: Run) -> Finetune:
+    finetune: Finetune = build(run.finetune, "finetune")
     return finetune

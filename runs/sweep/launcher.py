@@ -10,16 +10,16 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from ..job import record
+from ..job.run import Run
 
 POLL = 0.2  # seconds between two looks at the runs
 NOT_RUN = 3  # exit code of a process that could not use its folder
@@ -29,35 +29,33 @@ NOT_RUN = 3  # exit code of a process that could not use its folder
 class Active:
     """A run under way, and how far it was when last looked at."""
 
-    config: dict[str, Any]
-    name: str
+    run: Run
     process: BaseProcess
     since: float
     step: int = 0
     news: str = ""
 
     @property
-    def path(self) -> Path:
-        return record.folder(self.config)
+    def name(self) -> str:
+        return f"{self.run.label} seed {self.run.seed}"
 
 
-def launch(configs: list[dict[str, Any]], *, slots: int, timeout: float | None) -> list[str]:
+def launch(runs: Sequence[Run], *, slots: int, timeout: float | None) -> list[str]:
     """Run all that is not done yet; the status of each run, in order. A live line tells arm, seed, step, loss and time left."""
     from ..training import device, measure
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["runs.job.job"])  # torch is imported once, not once per run
-    waiting = deque(config for config in configs if status_of(config) not in ("done", "diverged"))
+    context.set_forkserver_preload(["runs.job.execute"])  # torch is imported once, not once per run
+    waiting = deque(run for run in runs if status_of(run) not in record.ENDED)
     threads = max(1, device.cores() // slots)
-    total, left = len(configs), sum(config["train"]["steps"] for config in waiting)
+    total, left = len(runs), sum(run.settings.steps for run in waiting)
     finished = total - len(waiting)
     if finished:
         print(f"{finished} of {total} runs were done before", flush=True)
     peak = None
-    if waiting and waiting[0]["train"]["device"] == "cpu":  # measured once, so that the arms' MFU share a denominator
+    if waiting and waiting[0].machine.device == "cpu":  # measured once, so that the arms' MFU share a denominator
         torch.set_num_threads(threads)
-        peak = measure.peak_flops(torch.device("cpu"), waiting[0]["train"]["precision"])
-    names = {record.folder(config): name for config, name in zip(configs, short_names(configs), strict=True)}
+        peak = measure.peak_flops(torch.device("cpu"), waiting[0].machine.precision)
     running: list[Active] = []
     bar = tqdm(
         total=left, unit="step", disable=None, bar_format="{desc} {percentage:3.0f}% |{bar:16}| {remaining} left{postfix}"
@@ -65,10 +63,10 @@ def launch(configs: list[dict[str, Any]], *, slots: int, timeout: float | None) 
     try:
         while waiting or running:
             while waiting and len(running) < slots:
-                config = waiting.popleft()
-                process = context.Process(target=_child, args=(config, threads, peak))
+                run = waiting.popleft()
+                process = context.Process(target=_child, args=(run, threads, peak))
                 process.start()
-                running.append(Active(config, names[record.folder(config)], process, time.monotonic()))
+                running.append(Active(run, process, time.monotonic()))
             wait([active.process.sentinel for active in running], timeout=POLL)
             for active in list(running):
                 bar.update(_look(active))
@@ -77,7 +75,7 @@ def launch(configs: list[dict[str, Any]], *, slots: int, timeout: float | None) 
                 if not active.process.is_alive():
                     running.remove(active)
                     finished += 1
-                    bar.update(active.config["train"]["steps"] - active.step)
+                    bar.update(active.run.settings.steps - active.step)
                     tqdm.write(f"[{finished}/{total}] {_ending(active, timeout)}", file=sys.stdout)
                     sys.stdout.flush()
             bar.set_description_str(f"{finished}/{total} runs", refresh=False)
@@ -86,41 +84,30 @@ def launch(configs: list[dict[str, Any]], *, slots: int, timeout: float | None) 
         for active in running:
             active.process.terminate()
         bar.close()
-    return [status_of(config) for config in configs]
+    return [status_of(run) for run in runs]
 
 
-def short_names(configs: list[dict[str, Any]]) -> list[str]:
-    """Of each run: the arm's given name, else the choices that vary in this sweep, and the seed."""
-    groups = list(configs[0]["choices"])
-    varying = [group for group in groups if len({config["choices"].get(group) for config in configs}) > 1]
-    told = [", ".join(str(config["choices"].get(group)) for group in varying) for config in configs]
-    return [
-        f"{c['study']['arm'] or what or record.arm_name(c)} seed {c['seed']}" for c, what in zip(configs, told, strict=True)
-    ]
-
-
-def status_of(config: dict[str, Any]) -> str:
+def status_of(run: Run) -> str:
     """As its record says; a record that cannot be read is this run's trouble, not the sweep's."""
     try:
-        return record.status(record.folder(config))
+        return record.status(run.folder)
     except (record.RecordError, OSError):
         return "unreadable"
 
 
-def _child(config: dict[str, Any], threads: int, peak: tuple[float, str] | None) -> None:
+def _child(run: Run, threads: int, peak: tuple[float, str] | None) -> None:
     """The body of a run's own process: what it prints lands in its folder, and it ends with its parent."""
     from ..compose.explain import explain
-    from ..job.job import run
+    from ..job.execute import execute
 
-    path = record.folder(config)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        log = os.open(path / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        log = os.open(run.folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        run(config, peak=peak)
+        execute(run, peak=peak)
     except (record.RecordError, OSError) as error:
         print(explain(error), file=sys.stderr, flush=True)
         os._exit(NOT_RUN)
@@ -136,7 +123,7 @@ def _end_with_parent() -> None:
 def _look(active: Active) -> int:
     """Steps taken since the last look, read off the tail of the run's metrics."""
     try:
-        with open(active.path / "metrics.jsonl", "rb") as file:
+        with open(active.run.folder / record.METRICS, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
@@ -146,7 +133,7 @@ def _look(active: Active) -> int:
             row = json.loads(line)
             moved, active.step = row["step"] - active.step, row["step"]
             loss = "nan" if row["loss"] is None else f"{row['loss']:.3f}"
-            steps = active.config["train"]["steps"]
+            steps = active.run.settings.steps
             active.news = f"{active.name} step {row['step']}/{steps} loss {loss} {row['tokens_per_s'] / 1000:.1f}k tok/s"
             return max(0, moved)
     return 0
@@ -158,12 +145,12 @@ def _ending(active: Active, timeout: float | None) -> str:
     code, seconds = active.process.exitcode, time.monotonic() - active.since
     try:
         if code == NOT_RUN:
-            log = active.path / "log.txt"
+            log = active.run.folder / "log.txt"
             return f"{active.name}: not run: {log.read_text().splitlines()[-1] if log.is_file() else 'see above'}"
         if code != 0:
             late = timeout is not None and seconds > timeout
             _write_failure(active, f"still going after {timeout:g} s" if late else _cause(code))
-        summary = record.read_json(active.path / "summary.json")
+        summary = record.read_json(active.run.folder / record.SUMMARY)
     except (record.RecordError, OSError) as error:
         return f"{active.name}: {error}"
     value = summary["metrics"].get("val_bits_per_byte")
@@ -174,13 +161,13 @@ def _ending(active: Active, timeout: float | None) -> str:
 
 def _write_failure(active: Active, cause: str) -> None:
     """For a process that was ended from outside; a result that it had already written stays."""
-    from ..job.job import write_config
+    from ..job.execute import write_config
 
-    with record.claim(active.path):
-        if record.status(active.path) not in ("done", "diverged"):
-            write_config(active.path, active.config)  # it may have died before it could
+    with record.claim(active.run.folder):
+        if record.status(active.run.folder) not in record.ENDED:
+            write_config(active.run)  # it may have died before it could
             failed = {"status": "failed", "error": f"the process was ended: {cause}", "metrics": {}, "cost": {}}
-            record.write_json(active.path / "summary.json", {"identity": record.identity(active.config), **failed})
+            record.write_json(active.run.folder / record.SUMMARY, {"identity": active.run.identity, **failed})
 
 
 def _cause(code: int | None) -> str:

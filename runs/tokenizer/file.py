@@ -39,6 +39,8 @@ class File:
     Raises: FileNotFoundError, ValueError: no such file, not a tokenizer, or the package tokenizers is missing.
     """
 
+    path_arguments = ("path",)
+
     def __init__(self, *, path: str | None) -> None:
         if path is None:
             raise ValueError("tokenizer=file needs a tokenizer.json: tokenizer.path=FILE")

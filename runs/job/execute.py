@@ -19,35 +19,35 @@ from torch import nn
 from arch.contracts import Block, Cost
 from arch.lora import adapter_cost
 
-from ..build.errors import ConfigError
-from ..build.objects import build, call
+from ..build.objects import build
 from ..training import measure
 from ..training.device import pick_device
 from ..training.fit import Settings, fit
 from . import checkpoint, record
 from .record import RecordError
-from .start import CHECKPOINT, begin, build_task, load_data, tokenizer_sha256
+from .run import Run
+from .start import CHECKPOINT, begin, build_task, load_data, tokenizer_sha256, vocab_size
 
 Watch = Callable[[dict[str, Any]], None]
 Peak = tuple[float, str]
 
 
-def run(config: dict[str, Any], watch: Watch = lambda row: None, peak: Peak | None = None) -> dict[str, Any]:
+def execute(run: Run, watch: Watch = lambda row: None, peak: Peak | None = None) -> dict[str, Any]:
     """Do what is left of a run and return its summary. Done or diverged: nothing is left; cut off: on from the checkpoint.
 
     Args:   watch: sees every row of metrics. peak: the device's FLOP/s and where that is from; None: found out here.
     Raises: RecordError: somebody else is in the folder, or what lies there is damaged. OSError: nothing can be written.
     """
-    path = record.folder(config)
+    path = run.folder
     with record.claim(path):
-        if record.status(path) in ("done", "diverged"):
-            return record.read_json(path / "summary.json")
-        summary: dict[str, Any] = {"identity": record.identity(config)}
-        for stale in ("summary.json", "error.txt"):  # of an attempt that failed
+        if record.status(path) in record.ENDED:
+            return record.read_json(path / record.SUMMARY)
+        summary: dict[str, Any] = {"identity": run.identity}
+        for stale in (record.SUMMARY, "error.txt"):  # of an attempt that failed
             (path / stale).unlink(missing_ok=True)
-        write_config(path, config)
+        write_config(run)
         try:
-            return finish(path, {**summary, **train(config, path, watch, peak)})
+            return finish(path, {**summary, **train(run, watch, peak)})
         except RecordError:
             raise
         except Exception as error:
@@ -56,38 +56,37 @@ def run(config: dict[str, Any], watch: Watch = lambda row: None, peak: Peak | No
 
 
 def finish(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    record.write_json(path / "summary.json", summary)
+    record.write_json(path / record.SUMMARY, summary)
     return summary
 
 
-def train(config: dict[str, Any], path: Path, watch: Watch, peak_known: Peak | None) -> dict[str, Any]:
+def train(run: Run, watch: Watch, peak_known: Peak | None) -> dict[str, Any]:
     """Build, fit, and say what came out: status, error, causal, metrics, cost."""
-    settings, device = read_settings(config["train"]), pick_device(config["train"]["device"])
-    bf16 = config["train"]["precision"] == "bf16"
-    data = load_data(config)
-    task = build_task(config, data)
+    path, settings, device = run.folder, run.settings, pick_device(run.machine.device)
+    data = load_data(run)
+    task = build_task(run, data)
     cost = task.model.cost(settings.seq_len)  # type: ignore[operator]
-    start_from = begin(task, config)
+    start_from = begin(task, run)
     cost += adapter_cost(task.model)
     task.to(device)
-    optimiser = build(config["optim"], "optim", model=task)
-    peak, source = peak_known or measure.peak_flops(device, config["train"]["precision"])
+    optimiser = build(run.optim, "optim", model=task)
+    peak, source = peak_known or measure.peak_flops(device, run.machine.precision)
     facts = {
         "data_sha256": data.sha256,
         "tokenizer_sha256": tokenizer_sha256(data),
-        "vocab_size": config["size"]["vocab_size"] or data.vocab_size,
+        "vocab_size": vocab_size(run, data),
         "start": None if start_from is None else {"path": start_from.path, "sha256": start_from.sha256},
         "peak_flops": peak,
         "peak_flops_source": source,
     }
-    record.write_json(path / "env.json", {**environment(device), **facts, "earlier": earlier(path)})
+    record.write_json(path / record.ENV, {**environment(device), **facts, "earlier": earlier(path)})
 
-    metrics = record.Metrics(path / "metrics.jsonl")
+    metrics = record.Metrics(path / record.METRICS)
     file = path / CHECKPOINT
     start, seconds = checkpoint.load(file, task=task, optimiser=optimiser) if file.exists() else (0, 0.0)
     metrics.keep_until(start)
     memory = measure.PeakMemory(device)
-    if config["train"]["compile"]:
+    if run.machine.compile:
         compile_layers(task)
 
     class Keeper:
@@ -102,12 +101,12 @@ def train(config: dict[str, Any], path: Path, watch: Watch, peak_known: Peak | N
         task=task,
         data=data,
         optimiser=optimiser,
-        schedule=build(config["schedule"], "schedule"),
+        schedule=build(run.schedule, "schedule"),
         settings=settings,
         keeper=Keeper(),
         device=device,
-        bf16=bf16,
-        seed=config["seed"],
+        bf16=run.machine.precision == "bf16",
+        seed=run.seed,
         flops=cost.flops,
         start=start,
         seconds=seconds,
@@ -141,15 +140,6 @@ def costs(
     }
 
 
-def read_settings(node: dict[str, Any]) -> Settings:
-    """The train node without what is said about the device."""
-    rest = {key: value for key, value in node.items() if key not in ("device", "precision", "compile")}
-    if not isinstance(node["compile"], bool):
-        raise ConfigError(f"train.compile={node['compile']!r}: true or false is expected")
-    settings: Settings = call(Settings, rest, "train")
-    return settings
-
-
 def compile_layers(model: nn.Module) -> None:
     """torch.compile, a layer at a time: equal layers share their code, so a deep model compiles as fast as a shallow one."""
     for module in model.modules():
@@ -157,9 +147,10 @@ def compile_layers(model: nn.Module) -> None:
             module.compile()
 
 
-def write_config(path: Path, config: dict[str, Any]) -> None:
-    (path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
-    record.write_json(path / "config.json", config)
+def write_config(run: Run) -> None:
+    content = run.to_json()
+    (run.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")
+    record.write_json(run.folder / record.CONFIG, content)
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -188,7 +179,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def earlier(path: Path) -> list[dict[str, Any]]:
     """Where the run was worked on before it came here: one entry per session, oldest first."""
-    file = path / "env.json"
+    file = path / record.ENV
     if not file.exists():
         return []
     last = record.read_json(file)

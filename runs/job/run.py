@@ -1,0 +1,138 @@
+"""A run as a value: what it computes, what it is called, where its record lies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..build.errors import ConfigError
+from ..build.groups import AXES, NODES
+from ..build.model import filled
+from ..build.objects import call, essence
+from ..training.fit import Settings
+from . import record
+
+Node = dict[str, Any]
+SCHEMA = 2  # of config.json; records of another one are trained anew
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """device: as torch names it. precision: fp32 or bf16. compile: whether layers go through torch.compile."""
+
+    device: str
+    precision: str
+    compile: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Which runs belong together. arm: this run's given name. baseline: the arm that others are compared with.
+    slots: runs at a time; timeout: seconds after which a run counts as hung."""
+
+    name: str
+    arm: str | None = None
+    baseline: str | None = None
+    slots: int = 1
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run, resolved once and recorded as it is.
+
+    label: what tables call its arm. choices: group -> option, of the groups that it reads. model ... schedule: the nodes that
+    it is built from, with no reference left and every ``layers`` a list with one node per block. size, shared, causal: what
+    the nodes were made from. run, weights: the folder that it starts from, if any. identity: 64 hex digits that name what it
+    computes, seed included; two spellings of one run share them.
+    """
+
+    seed: int
+    out: str
+    study: Study
+    label: str = ""
+    choices: Mapping[str, str]
+    size: Mapping[str, Any]
+    shared: Mapping[str, Any]
+    causal: bool
+    run: str | None
+    weights: str | None
+    model: Node
+    data: Node
+    objective: Node
+    finetune: Node
+    optim: Node
+    schedule: Node
+    settings: Settings
+    machine: Machine
+    identity: str = field(default="")
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
+            raise ConfigError(f"seed={self.seed!r}: a whole number from 0 is expected")
+        if not self.identity:
+            object.__setattr__(self, "identity", self._identity())
+
+    def _identity(self) -> str:
+        start = {key: None if path is None else str(Path(path).absolute()) for key, path in self.start.items()}
+        loop = {k: v for k, v in vars(self.settings).items() if k not in record.HABITS}
+        nodes = {name: essence(getattr(self, name), name) for name in NODES}
+        return _digest({"seed": self.seed, **start, **loop, **vars(self.machine), **nodes})
+
+    @property
+    def start(self) -> dict[str, str | None]:
+        return {"run": self.run, "weights": self.weights}
+
+    @property
+    def name(self) -> str:
+        """The arm's given name, else the five axes."""
+        return self.study.arm or "-".join(self.choices[axis] for axis in AXES if axis in self.choices)
+
+    @property
+    def folder(self) -> Path:
+        """<out>/<study>/<short-name>-<hash8>: readable, and no two runs share one."""
+        short = re.sub(r"[^\w.+-]+", "_", f"{self.name}-s{self.seed}")[:80]
+        return Path(self.out) / self.study.name / f"{short}-{self.identity[:8]}"
+
+    def of_vocabulary(self, vocab_size: int) -> Run:
+        """The same with what the data left open filled in: its record stays where it is."""
+        size = {**self.size, "vocab_size": vocab_size}
+        return replace(self, model=filled(self.model, vocab_size), size=size)
+
+    def labelled(self, label: str) -> Run:
+        return replace(self, label=label)
+
+    def to_json(self) -> dict[str, Any]:
+        """What config.json holds: keys as on the command line."""
+        own = {key: value for key, value in vars(self).items() if key not in ("settings", "machine", "study")}
+        arm = _digest({"identity": replace(self, seed=0, identity="").identity})
+        train = {**vars(self.settings), **vars(self.machine)}
+        return {"schema": SCHEMA, "arm": arm, **own, "study": vars(self.study), "train": train}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any], source: Path) -> Run:
+        """Raises ConfigError: a record of another schema, or one that lacks something."""
+        if content.get("schema") != SCHEMA:
+            raise ConfigError(f"{source}: an earlier version of this program has made it; train it anew")
+        own = {key: value for key, value in content.items() if key not in ("schema", "arm", "train", "study")}
+        settings, machine = settings_of(content["train"])
+        study: Study = call(Study, content["study"], "study")
+        run: Run = call(Run, own, str(source), settings=settings, machine=machine, study=study)
+        return run
+
+
+def settings_of(train: Mapping[str, Any]) -> tuple[Settings, Machine]:
+    """The train node: the loop's settings, and where it computes. Raises ConfigError: an unknown key or a wrong value."""
+    here = [key for key in Machine.__annotations__ if key in train]
+    settings: Settings = call(Settings, {key: value for key, value in train.items() if key not in here}, "train")
+    machine: Machine = call(Machine, {key: train[key] for key in here}, "train")
+    return settings, machine
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
