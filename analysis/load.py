@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -12,10 +11,9 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-STATUSES = ("done", "failed", "diverged", "unfinished")
-AXES = ("ffn", "mixer", "norm", "block", "position")  # the order in which a label names them
-COSTS = ("total_params", "active_params", "flops_per_token", "train_flops", "state_bytes")
-SPEEDS = ("tokens_per_s", "step_ms", "mfu", "peak_memory_bytes")
+from runs.build.groups import AXES
+from runs.job.record import CONFIG, COSTS, ENV, METRICS, SPEEDS, STATUSES, SUMMARY, RecordError
+
 MACHINE = ("device", "torch", "python", "threads", "git_commit", "git_dirty", "data_sha256", "started")
 OWN = (
     "run",
@@ -33,28 +31,23 @@ OWN = (
     *SPEEDS,
     *MACHINE,
 )
-HABITS = ("train.checkpoint_every",)  # how a run is kept, not what it computes
-FILES = ("config.json", "summary.json", "metrics.jsonl")
-
-
-class RecordError(Exception):
-    """A record that cannot be read: one line with the file, what is wrong in it, and what would be right."""
+NOT_SETTINGS = ("schema", "label", "arm", "identity", "seed", "out", "study", "choices", "model")  # of config.json
 
 
 def load(path: str | Path) -> pd.DataFrame:
     """One row per run under ``path``: a study's folder, a folder of studies, or one run's folder.
 
     Columns: run, study, arm, seed, status, error, the choices (ffn, mixer, ...), metrics and costs by their names, the machine,
-    and the resolved config as ``train.steps`` and so on (lists as text). ``config`` is a hash of everything but the seed:
-    two arms that share it are the same model under two names. Broken records raise RecordError; nothing is changed on disk.
+    and the settings as ``train.steps`` and so on (lists as text). ``arm`` is the label that the run was launched with;
+    ``config`` is what all seeds of an arm share: two arms that share it are the same model under two names, and one name for
+    two of them is split. Broken records raise RecordError; nothing is changed on disk.
     """
     folders = run_folders(Path(path))
     if not folders:
         raise RecordError(f"{path}: no run has left a record here; expected <study>/<run>/config.json below it")
     runs = pd.DataFrame([_row(folder) for folder in folders])
-    settings = [*choices(runs), *(name for name in runs.columns if "." in name)]
-    labels = pd.concat([_label(study, settings) for _, study in runs.groupby("study", dropna=False)])
-    return runs.assign(config=labels["config"], arm=labels["arm"])
+    shared = runs.groupby(["study", "arm"], dropna=False)["config"].transform("nunique") > 1
+    return runs.assign(arm=runs["arm"].mask(shared, runs["arm"] + " (" + runs["config"].str[:8] + ")"))
 
 
 def load_curves(path: str | Path) -> pd.DataFrame:
@@ -99,7 +92,7 @@ def run_folders(path: Path) -> list[Path]:
         raise RecordError(f"{path}: no such folder; runs leave their records in runs/out/<study>/")
     level = [path]
     for _ in range(3):
-        runs = [folder for folder in level if any((folder / name).exists() for name in FILES)]
+        runs = [folder for folder in level if any((folder / name).exists() for name in (CONFIG, SUMMARY, METRICS))]
         if runs:
             return runs
         level = [below for folder in level for below in sorted(folder.iterdir()) if below.is_dir() and below.name[0] != "."]
@@ -107,41 +100,42 @@ def run_folders(path: Path) -> list[Path]:
 
 
 def _row(folder: Path) -> dict[str, Any]:
-    config = _object(folder / "config.json")
-    summary = _object(folder / "summary.json") if (folder / "summary.json").exists() else {"status": "unfinished"}
-    env = _object(folder / "env.json") if (folder / "env.json").exists() else {}
-    study, train = (_part(config, name, folder / "config.json") for name in ("study", "train"))
+    config = _object(folder / CONFIG)
+    summary = _object(folder / SUMMARY) if (folder / SUMMARY).exists() else {"status": "unfinished"}
+    env = _object(folder / ENV) if (folder / ENV).exists() else {}
+    study, train = (_part(config, name, folder / CONFIG) for name in ("study", "train"))
+    for name in ("label", "arm"):
+        if not isinstance(config.get(name), str):
+            raise _broken(folder / CONFIG, f'"{name}" is {config.get(name)!r}, text was expected')
     if not isinstance(config.get("seed"), int):
-        raise _broken(folder / "config.json", f'"seed" is {config.get("seed")!r}, a whole number was expected')
+        raise _broken(folder / CONFIG, f'"seed" is {config.get("seed")!r}, a whole number was expected')
     if summary.get("status") not in STATUSES:
-        raise _broken(
-            folder / "summary.json", f'"status" is {summary.get("status")!r}, one of {", ".join(STATUSES)} was expected'
-        )
+        raise _broken(folder / SUMMARY, f'"status" is {summary.get("status")!r}, one of {", ".join(STATUSES)} was expected')
     numbers = {
-        name: _number(name, value, folder / "summary.json")
+        name: _number(name, value, folder / SUMMARY)
         for part in ("metrics", "cost")
-        for name, value in _part(summary, part, folder / "summary.json").items()
+        for name, value in _part(summary, part, folder / SUMMARY).items()
     }
     budget = [count for count in (train.get(name) for name in ("steps", "batch_size", "seq_len")) if isinstance(count, int)]
     row: dict[str, Any] = {
         "run": folder.name,
         "folder": str(folder),
         "study": str(study.get("name") or folder.parent.name),
-        "arm": study.get("arm"),
+        "arm": config["label"],
         "baseline": study.get("baseline"),
-        "config": "",
+        "config": config["arm"],
         "seed": config["seed"],
         "status": summary["status"],
         "error": summary.get("error"),
     }
-    chosen = _part(config, "choices", folder / "config.json")
+    chosen = _part(config, "choices", folder / CONFIG)
     for name, value in chosen.items():
         if name != "study" and "/" not in name:
             row[name if name not in OWN else f"choices.{name}"] = None if value is None else str(value)
     row |= dict.fromkeys((*COSTS, *SPEEDS), math.nan) | numbers
     row |= {"causal": summary.get("causal"), "tokens": math.prod(budget) if len(budget) == 3 else math.nan}
     row |= {name: env.get(name) for name in MACHINE}
-    parts = {name: value for name, value in config.items() if name not in ("seed", "out", "study", "choices")}
+    parts = {name: value for name, value in config.items() if name not in NOT_SETTINGS}
     return row | {name if "." in name else f"config.{name}": value for name, value in _flat(parts)}
 
 
@@ -153,53 +147,10 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, json.dumps(value) if isinstance(value, (list, dict)) else value
 
 
-def _label(study: pd.DataFrame, settings: list[str]) -> pd.DataFrame:
-    """``config`` and ``arm`` per run: the given name, else what varies in the study; both where a name holds two configs."""
-    text = study[settings].astype(str).mask(study[settings].isna(), "-").replace(r"\.0$", "", regex=True)
-    follows_seed = [name for name in settings if name.endswith(".seed") or (text[name] == study["seed"].astype(str)).all()]
-    text = text.drop(columns=[*follows_seed, *(name for name in HABITS if name in settings)])
-    hashes = [hashlib.sha256("\n".join(row).encode()).hexdigest()[:12] for row in text.to_numpy()]
-    config, arms = pd.Series(hashes, index=study.index), study["arm"].fillna("")
-    for name in arms.unique():
-        here = arms == name
-        told = _what_varies(text[here], config[here])
-        if not name:
-            fallback = [text[axis] for axis in AXES if axis in text]
-            plain = pd.concat(fallback, axis=1)[here].agg(", ".join, axis=1) if fallback else "all runs"
-            arms = arms.mask(here, plain if told is None else told)
-        elif told is not None:
-            arms = arms.mask(here, name + " (" + told + ")")
-    return pd.DataFrame({"config": config, "arm": arms})
-
-
-def _what_varies(text: pd.DataFrame, config: pd.Series[str]) -> pd.Series[str] | None:
-    """A label per row: every choice that varies by itself, then as few keys as tell all configs apart. None: nothing varies."""
-    varying = [name for name in text.columns if text[name].nunique() > 1]
-    options = sorted((n for n in varying if "." not in n), key=lambda name: AXES.index(name) if name in AXES else len(AXES))
-    options = [name for i, name in enumerate(options) if not any(_follows(text, name, before) for before in options[:i])]
-    keys = sorted((n for n in varying if "." in n), key=lambda name: (name.count("."), name))
-    parts = [text[name] for name in options]
-    n_told = len(text[options].drop_duplicates()) if options else 1
-    shown = list(options)
-    for key in keys:
-        if n_told == config.nunique():
-            break
-        n_with_key = len(text[[*shown, key]].drop_duplicates())
-        if n_with_key > n_told:
-            n_told, shown = n_with_key, [*shown, key]
-            parts.append(key.rsplit(".", 1)[1] + " " + text[key])
-    return pd.concat(parts, axis=1).agg(", ".join, axis=1) if parts else None
-
-
-def _follows(text: pd.DataFrame, name: str, other: str) -> bool:
-    """Whether one choice comes with another, as the window comes with sparse attention: then it says nothing new."""
-    return len(text[[name, other]].drop_duplicates()) == text[other].nunique()
-
-
 def _metrics(path: str | Path, *, routing: bool) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """(place, row) for the rows of every run that are, or are not, about routing."""
     for run in load(path).to_dict("records"):
-        file = Path(run["folder"]) / "metrics.jsonl"
+        file = Path(run["folder"]) / METRICS
         lines = _read(file).split("\n") if file.exists() else []
         if lines and lines[-1] and run["status"] != "done" and not _is_json(lines[-1]):
             lines.pop()  # cut off while it was writing

@@ -17,14 +17,14 @@ from runs.job.run import Run
 VOCAB = 61
 TINY = (f"hydra.searchpath=[file://{Path(__file__).with_name('conf')}]", "size=tiny")
 COMPANIONS = {"router": ("ffn=moe",)}  # what an option needs beside it to be used at all
-LAYER_GROUPS = tuple(
-    name for name, key in KEYS.items() if key.layer and (CONF / name).is_dir() and name not in ("size", "cross")
-)
 
 
 def options(group: str) -> list[str]:
     """Every option of a config group: a new yaml is tested without a new test."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+BLOCK_GROUPS = tuple(name for name, key in KEYS.items() if key.layer and len(options(name)) > 1 and name != "size")
 
 
 def config(*words: str, directory: Path = CONF) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
@@ -42,11 +43,17 @@ ARMS = {
 }
 
 
-def config(arm: str | None, seed: int, choices: dict[str, str], *, study: str = "demo", **train: Any) -> dict[str, Any]:
-    """A resolved config as a run leaves it: nested, with lists, nulls, and a key that follows the seed."""
+def config(
+    arm: str | None, seed: int, choices: dict[str, str], *, study: str = "demo", label: str = "", **train: Any
+) -> dict[str, Any]:
+    """A config.json as a run leaves it: nested, with lists, nulls, and a key that follows the seed."""
     chosen = BASE | REST | choices
     moe = {"n_experts": 8, "top_k": 2} if chosen["ffn"].startswith("moe") else {}
+    own = {key: value for key, value in train.items() if key not in ("log_every", "checkpoint_every")}
     return {
+        "schema": 2,
+        "label": label or arm or ", ".join(chosen[axis] for axis in BASE),
+        "arm": hashlib.sha256(json.dumps([chosen, own]).encode()).hexdigest(),
         "seed": seed,
         "out": "runs/out",
         "causal": True,
@@ -107,7 +114,7 @@ def write_study(
         for seed in seeds:
             short = re.sub(r"[^\w.+-]+", "_", arm)[:80]
             folder = out / name / f"{short}-s{seed}-{place * 100 + seed:08x}"
-            content = config(arm if named else None, seed, kind.choices, study=name)
+            content = config(arm if named else None, seed, kind.choices, study=name, label=arm)
             rows, end = _rows(kind, content, random.Random(f"{arm} {seed}"), shared=random.Random(seed).gauss(0, 0.012))
             write_run(folder, content, end, rows, started=f"2026-01-01T{place:02d}:{seed:02d}:00")
     return out / name

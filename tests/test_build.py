@@ -19,7 +19,7 @@ def test_a_node_becomes_its_target() -> None:
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        ({"_target_": "os.system", "command": "true"}, r"norm._target_=os.system: only arch, runs.data, .* may be built"),
+        ({"_target_": "os.system", "command": "true"}, r"norm._target_=os.system: only arch, runs.tokenizer, .* may be built"),
         ({"_target_": "torch.hub.load", "repo_or_dir": "x"}, r"norm._target_=torch.hub.load: only arch"),
         ({"_target_": "arch.RMSNorn", "d_model": 8}, r"arch has no RMSNorn; did you mean RMSNorm\?"),
         ({"_target_": "arch.nothing.X"}, r"norm._target_=arch.nothing.X: No module named"),

@@ -222,7 +222,7 @@ def test_axis_effects_of_a_grid_by_hand(tmp_path: Path) -> None:
     for ffn, position, seed in itertools.product(("dense", "moe"), ("learned", "rotary"), (0, 1, 2)):
         together = -0.04 * (ffn == "moe" and position == "rotary")
         value = 2.0 + effect[ffn] + effect[position] + together + 0.1 * seed + 0.01 * seed * (ffn == "moe")
-        content = records.config(None, seed, {"ffn": ffn, "position": position})
+        content = records.config(None, seed, {"ffn": ffn, "position": position}, label=f"{ffn}, {position}")
         records.write_run(tmp_path / "g" / f"{ffn}-{position}-{seed}", content, records.summary(val_bits_per_byte=value), [])
     study = compare(load(tmp_path), "dense, learned")
     table = axis_effects(study).set_index("level")

@@ -7,9 +7,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from runs.build.objects import build_model
 from runs.training.measure import matmul_rate, train_flops
-from tests.lab import TINY, VOCAB, config, tiny_model, tokens
+from tests.lab import TINY, VOCAB, config, model_of, tiny_model, tokens
 
 
 @pytest.mark.parametrize("ffn", ["dense", "swiglu"])
@@ -36,7 +35,7 @@ def test_a_causal_model_is_told_the_pairs_below_the_diagonal() -> None:
 
 def test_gpt2_small_has_its_published_parameters_beside_the_biases() -> None:
     with torch.device("meta"):
-        model = build_model(config("size=small", "size.max_seq=1024"), 50257)
+        model = model_of(config("size=small", "size.max_seq=1024"), 50257)
     blocks, norms = 12 * 12 * 768**2, 25 * 2 * 768
     assert model.cost(1024).params == 50257 * 768 + 1024 * 768 + blocks + norms
     assert sum(p.numel() for p in model.parameters()) == model.cost(1024).params
@@ -55,9 +54,9 @@ def test_untied_heads_count_twice() -> None:
 
 
 def test_moe_arms_have_the_active_flops_of_dense() -> None:
-    dense = build_model(config(*TINY, "size.d_model=96", "size.d_ff=384"), VOCAB).cost(64)
+    dense = model_of(config(*TINY, "size.d_model=96", "size.d_ff=384")).cost(64)
     for ffn in ("moe", "moe_shared", "moe_fine", "swiglu"):
-        cost = build_model(config(*TINY, "size.d_model=96", "size.d_ff=384", f"ffn={ffn}"), VOCAB).cost(64)
+        cost = model_of(config(*TINY, "size.d_model=96", "size.d_ff=384", f"ffn={ffn}")).cost(64)
         router = 2 * 2 * 96 * (32 if ffn == "moe_fine" else 4) if ffn.startswith("moe") else 0
         assert cost.flops - router == dense.flops
     assert cost.params == dense.params  # swiglu: three matrices of two thirds of the width

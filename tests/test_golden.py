@@ -14,18 +14,17 @@ import torch
 from arch import pop_routings
 from arch.losses import load_balance_loss
 from runs.build.objects import build
-from tests.lab import COMPANIONS, config, options, tiny_model, tokens
+from tests.lab import BLOCK_GROUPS, COMPANIONS, config, options, tiny_model, tokens
 
 FILE = Path(__file__).with_name("golden.json")
-GROUPS = ("mixer", "pattern", "position", "score", "ffn", "router", "norm", "block", "optim")
+GROUPS = (*BLOCK_GROUPS, "optim")
 
 
 def losses(variant: str) -> list[float]:
     group = variant.split("=", maxsplit=1)[0]
     overrides = (variant, *COMPANIONS.get(group, ()))
     model = tiny_model(*overrides).train()
-    node = config(*overrides)["optim"] if group == "optim" else config()["optim"]
-    optimiser = build(node, "optim", model=model)
+    optimiser = build(config(variant).optim if group == "optim" else config().optim, "optim", model=model)
     text, found = tokens(1, 121), []  # longer than the windows of the sparse patterns
     for step in range(3):
         torch.manual_seed(step)

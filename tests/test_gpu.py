@@ -6,10 +6,10 @@ import contextlib
 
 import pytest
 import torch
+from runs.job.job import compile_layers
 
 from runs.build.objects import build
 from runs.data.contract import Batch
-from runs.job.job import compile_layers
 from runs.objective import CausalLM
 from runs.training.fit import Settings, Window, train_step
 from tests.lab import config, tiny_model, tokens
@@ -55,7 +55,7 @@ def losses(variant: str, device: str, bf16: bool, compiled: bool, watched: bool 
     model = tiny_model(*WIDE, variant).to(device).train()
     if compiled:
         compile_layers(model)
-    optimiser = build(config()["optim"], "optim", model=model)
+    optimiser = build(config().optim, "optim", model=model)
     amp = torch.autocast(device, torch.bfloat16, enabled=bf16)
     found = []
     for step in range(SETTINGS.steps):

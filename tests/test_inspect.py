@@ -28,7 +28,7 @@ from runs.inspection.neighbours import neighbours
 from runs.inspection.tokens import Reader
 from runs.inspection.tree import WIDTH, read, tree
 from runs.inspection.wiring import Meeting, wiring
-from runs.job import job, record
+from runs.job.execute import execute
 from runs.look import main
 from runs.tokenizer import Bytes
 from tests.lab import config, options, tiny_model, tokens
@@ -397,8 +397,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     def train(*words: str) -> Path:
         data = () if any(word.startswith("data=") for word in words) else ("data=text", f"data.path={text}")
         point = config(*SMALL, f"out={out}", *data, *words)
-        assert job.run(point, peak=(1.0, "given"))["status"] == "done", record.folder(point)
-        return record.folder(point)
+        assert execute(point, peak=(1.0, "given"))["status"] == "done", point.folder
+        return point.folder
 
     return train
 

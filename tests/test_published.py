@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from arch import Encoder, EncoderDecoder
-from runs.build.objects import build_model
-from tests.lab import TINY, VOCAB, config, options, tiny_model, tokens
+from tests.lab import VOCAB, config, model_of, options, tiny_model, tokens
 
 # The integers of the published checkpoints (transformer_*: with V = 37,000, attention biases and no final norms).
 TOTAL = {
@@ -46,7 +45,7 @@ def on_meta(name: str) -> tuple[nn.Module, int]:
     """The model at its own size, and its context."""
     chosen = config(f"model={name}")
     with torch.device("meta"):
-        return build_model(chosen, 256), chosen["size"]["max_seq"]
+        return model_of(chosen, 256), chosen.size["max_seq"]
 
 
 @pytest.mark.parametrize("name", TOTAL)
@@ -122,5 +121,5 @@ def test_biases_stand_where_the_models_have_them() -> None:
 
 
 def test_deepseeks_first_layer_is_dense() -> None:
-    model = build_model(config(*TINY, "model=deepseek_moe_16b", "size=micro", "size.n_layers=3"), VOCAB)
+    model = model_of(config("model=deepseek_moe_16b", "size=micro", "size.n_layers=3"))
     assert [hasattr(layer.ffn, "router") for layer in model.layers] == [False, True, True]

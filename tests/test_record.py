@@ -10,32 +10,7 @@ from pathlib import Path
 import pytest
 
 from runs.job import record
-from runs.job.record import Metrics, RecordError, claim, folder, identity, write_json
-
-CONFIG = {
-    "seed": 0,
-    "out": "runs/out",
-    "study": {"name": "s", "arm": None},
-    "choices": {"ffn": "moe", "mixer": "mha", "norm": "layernorm", "block": "pre_norm", "position": "rotary"},
-    "train": {"steps": 10, "checkpoint_every": 5},
-    "optim": {"lr": 0.1},
-}
-
-
-def test_identity_is_what_a_run_computes_not_where_it_lies() -> None:
-    assert identity(CONFIG) == identity({**CONFIG, "out": "elsewhere", "study": {"name": "t", "arm": "x"}})
-    assert identity(CONFIG) == identity({**CONFIG, "train": {"steps": 10, "checkpoint_every": 7}})
-    assert identity(CONFIG) != identity({**CONFIG, "seed": 1})
-    assert identity(CONFIG) != identity({**CONFIG, "train": {"steps": 11, "checkpoint_every": 5}})
-
-
-def test_folder_names_are_readable_and_differ() -> None:
-    path = folder(CONFIG)
-    assert path.parent == Path("runs/out/s")
-    assert path.name == f"moe-mha-layernorm-pre_norm-rotary-s0-{identity(CONFIG)[:8]}"
-    named = folder({**CONFIG, "study": {"name": "s", "arm": "moe + sparse"}})
-    assert named.name.startswith("moe_+_sparse-s0-")
-    assert "/" not in folder({**CONFIG, "study": {"name": "s", "arm": "a/b" * 99}}).name
+from runs.job.record import Metrics, RecordError, claim, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path) -> None:

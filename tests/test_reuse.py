@@ -9,14 +9,10 @@ import sys
 import textwrap
 from pathlib import Path
 
-import hydra
 import pytest
 import torch
 
-from runs.build.objects import build_model
-from runs.compose.compose import resolve
-from runs.compose.explain import CONF
-from tests.lab import TINY, VOCAB
+from tests.lab import TINY, VOCAB, config, model_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -143,15 +139,12 @@ def test_a_new_block_is_one_py_and_one_yaml(
     monkeypatch.setenv("ARCHLAB_PACKAGES", "mine")
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     overrides = [
-        *TINY,
+        f"{TINY[0][:-1]},file://{tmp_path / 'conf'}]",
+        *TINY[1:],
         f"{group}=mine",
-        f"hydra.searchpath=[file://{tmp_path / 'conf'}]",
         *(["ffn=moe"] if group == "router" else []),
     ]
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = hydra.compose("config", overrides=overrides, return_hydra_config=True)
-        config = resolve(composed, composed.hydra.runtime.choices, overrides)
-    model = build_model(config, VOCAB)
+    model = model_of(config(*overrides))
     tokens = torch.randint(VOCAB, (2, 16))
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []

@@ -14,7 +14,7 @@ import torch
 from arch.decode import generate
 from runs.build.errors import ConfigError
 from runs.command import guarded, parse
-from runs.job import job, record
+from runs.job.execute import execute
 from runs.job.start import restore
 from runs.sample import Stream, main, sample
 from runs.tokenizer import Bytes, Tokenizer
@@ -45,8 +45,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     def train(*words: str) -> Path:
         data = () if any(word.startswith("data=") for word in words) else ("data=text", f"data.path={text}")
         point = config(*SMALL, f"out={out}", *data, *words)
-        assert job.run(point, peak=(1.0, "given"))["status"] == "done", record.folder(point)
-        return record.folder(point)
+        assert execute(point, peak=(1.0, "given"))["status"] == "done", point.folder
+        return point.folder
 
     return train
 

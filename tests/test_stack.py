@@ -75,7 +75,7 @@ def test_what_a_stack_leaves_unused_is_refused() -> None:
         config("stack='2*gru, mamba'", "mixer=mqa", "position=none")
     with pytest.raises(ConfigError, match="pattern=strided: no part"):
         config("stack='2*gru, mamba'", "pattern=strided", "position=none")
-    assert config("stack='gru, mqa'", "pattern=strided", "position=none")["choices"]["mixer"] == "gru, mqa"
+    assert config("stack='gru, mqa'", "pattern=strided", "position=none").choices["mixer"] == "gru, mqa"
     with pytest.raises(ConfigError, match="no part of this run uses a stack"):
         config("model=encoder_decoder", "stack='gru, mqa'")
 

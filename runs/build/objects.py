@@ -110,7 +110,7 @@ def same(value: Any, default: Any) -> bool:
 
 
 def absolute(path: Any) -> Any:
-    return str(Path(path).expanduser().absolute()) if isinstance(path, str) else path
+    return os.path.abspath(os.path.expanduser(path)) if isinstance(path, str) else path
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

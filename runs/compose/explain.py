@@ -49,11 +49,11 @@ def did_you_mean(key: str) -> str:
     own = [leaf for leaf in leaves() if group and leaf.startswith(f"{group}.")]
     for candidates in (own, [*leaves(), *top_level_keys()]):
         names = {leaf.rpartition(".")[2] for leaf in candidates}
-        if close := difflib.get_close_matches(name, names, n=1, cutoff=0.7):
+        if close := difflib.get_close_matches(name, names, n=1, cutoff=0.75):
             found = sorted(
                 (leaf for leaf in candidates if leaf.rpartition(".")[2] == close[0]), key=lambda k: (k.count("."), k)
             )
-            return f"did you mean {' or '.join(found[:2])}?"
+            return f"did you mean {' or '.join(found[: 1 + ('.' in found[0])])}?"
     return f"known: {', '.join(own or top_level_keys())}"
 
 

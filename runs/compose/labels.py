@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..build.groups import AXES
+from ..job import record
 from ..job.run import Run
 from .compose import Point
 from .effect import by_name
@@ -17,20 +18,31 @@ STARTS = ("run", "weights")  # folders that runs begin from: they name an arm by
 def labelled(points: Sequence[Point]) -> list[Run]:
     """The runs of one command with their labels: the arm's name, and what else varies among them.
 
-    Where nothing varies, all that was said and read; where nothing was said, the five axes.
+    Where nothing varies, all that was said and read; where nothing was said, the five axes. An arm that the study has
+    already keeps its label; one whose label another arm has gets a longer one.
     """
     said = [{key_of(word): word.partition("=")[2] for word in point.words if names_an_arm(word, point)} for point in points]
     keys = list(dict.fromkeys(key for words in said for key in words))
     varying = [key for key in keys if len({words.get(key) for words in said}) > 1]
-    keys = sorted(varying or keys, key=lambda key: AXES.index(key) if key in AXES else len(AXES))
+    known = {folder: record.labels(folder) for folder in {point.run.folder.parent for point in points}}
     runs = []
     for point, words in zip(points, said, strict=True):
-        arm = point.run.study.arm
-        shown = keys if arm is None or varying else []
-        parts = [*([] if arm is None else [arm]), *(part(key, words[key], point.run) for key in shown if key in words)]
-        plain = [point.run.choices[axis] for axis in AXES if axis in point.run.choices]
-        runs.append(point.run.labelled(", ".join(parts or plain)))
+        run, labels = point.run, known[point.run.folder.parent]
+        own = (run.study.arm, run.arm)
+        if own not in labels:
+            labels[own] = next(label for label in candidates(run, words, varying) if label not in labels.values())
+        runs.append(run.labelled(labels[own]))
     return runs
+
+
+def candidates(run: Run, words: dict[str, str], varying: Sequence[str]) -> Iterator[str]:
+    """Names for an arm, from the shortest to one that nothing else has."""
+    given = [] if run.study.arm is None else [run.study.arm]
+    for keys in (varying or ([] if given else [*words]), [*words]):
+        shown = sorted((key for key in keys if key in words), key=lambda key: AXES.index(key) if key in AXES else len(AXES))
+        parts = [*given, *(part(key, words[key], run) for key in shown)]
+        yield ", ".join(parts or [run.choices[axis] for axis in AXES if axis in run.choices])
+    yield f"{', '.join(parts)} {run.arm[:8]}"
 
 
 def names_an_arm(word: str, point: Point) -> bool:

@@ -13,8 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from ..build.errors import ConfigError
 from ..build.groups import KEYS
 from ..build.stack import names, parse, tiled
-from .effect import Part, at, by_name, refuse_idle
-from .explain import explain
+from .effect import Part, at, refuse_idle
+from .explain import CONF, explain
 from .overrides import changed, group_of, key_of
 
 OF_A_LAYER = tuple(name for name, key in KEYS.items() if key.layer)
@@ -57,7 +57,10 @@ def compose_layer(name: str, changes: Sequence[str], words: Sequence[str]) -> tu
     try:
         layer = hydra.compose("config", overrides=own)
         part = Part(OmegaConf.to_container(layer, resolve=False), own, BLOCK)
-        refuse_idle((change for change in changes if not (by_name(change) or part.reads(key_of(change)))), "this layer")
+        idle = [change for change in changes if not part.reads(key_of(change))]
+        if not any(group_of(word) == "layers" for word in words):  # a model's own layers serve mixers that read less
+            idle = [change for change in idle if (CONF / group_of(change)).is_dir()]
+        refuse_idle(idle, "this layer")
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"layer {name}: {explain(error)}") from None
     return part, plain(layer)

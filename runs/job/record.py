@@ -19,6 +19,10 @@ ENDED = ("done", "diverged")  # nothing is left to do
 HABITS = ("log_every", "checkpoint_every")  # train keys that change how a run is watched and saved, not what it computes
 
 
+COSTS = ("total_params", "active_params", "flops_per_token", "train_flops", "state_bytes")  # of summary.json, computed
+SPEEDS = ("tokens_per_s", "step_ms", "mfu", "peak_memory_bytes")  # and measured
+
+
 class RecordError(Exception):
     """A file of a record that cannot be read or written: one line, with what to do."""
 
@@ -26,6 +30,16 @@ class RecordError(Exception):
 def status(path: Path) -> str:
     """One of STATUSES; unfinished where no summary was written."""
     return str(read_json(path / SUMMARY)["status"]) if (path / SUMMARY).exists() else "unfinished"
+
+
+def labels(study: Path) -> dict[tuple[str | None, str], str]:
+    """What the arms in a study's folder are called: (given name, arm) -> label. A record that cannot be read has no say."""
+    found = {}
+    for file in sorted(study.glob(f"*/{CONFIG}")):
+        with contextlib.suppress(RecordError, OSError, KeyError, TypeError):
+            config = read_json(file)
+            found[config["study"]["arm"], config["arm"]] = config["label"]
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -79,7 +80,7 @@ class Run:
             object.__setattr__(self, "identity", self._identity())
 
     def _identity(self) -> str:
-        start = {key: None if path is None else str(Path(path).absolute()) for key, path in self.start.items()}
+        start = {key: None if path is None else os.path.abspath(path) for key, path in self.start.items()}
         loop = {k: v for k, v in vars(self.settings).items() if k not in record.HABITS}
         nodes = {name: essence(getattr(self, name), name) for name in NODES}
         return _digest({"seed": self.seed, **start, **loop, **vars(self.machine), **nodes})
@@ -87,6 +88,11 @@ class Run:
     @property
     def start(self) -> dict[str, str | None]:
         return {"run": self.run, "weights": self.weights}
+
+    @property
+    def arm(self) -> str:
+        """64 hex digits that the runs of one arm share: the identity but for the seed."""
+        return replace(self, seed=0, identity="").identity
 
     @property
     def name(self) -> str:
@@ -110,9 +116,8 @@ class Run:
     def to_json(self) -> dict[str, Any]:
         """What config.json holds: keys as on the command line."""
         own = {key: value for key, value in vars(self).items() if key not in ("settings", "machine", "study")}
-        arm = _digest({"identity": replace(self, seed=0, identity="").identity})
         train = {**vars(self.settings), **vars(self.machine)}
-        return {"schema": SCHEMA, "arm": arm, **own, "study": vars(self.study), "train": train}
+        return {"schema": SCHEMA, "arm": self.arm, **own, "study": vars(self.study), "train": train}
 
     @staticmethod
     def from_json(content: Mapping[str, Any], source: Path) -> Run:
