@@ -6,6 +6,9 @@ python -m runs.check -m ffn=dense,moe norm=layernorm,rmsnorm     a grid
 
 from __future__ import annotations
 
+if not __package__:
+    raise SystemExit("start it as a module, from the top of the repository: python -m runs.check")
+
 import sys
 from typing import Any
 

@@ -8,6 +8,9 @@ weights=FOLDER is written in that family's layout; any other in the one that fam
 
 from __future__ import annotations
 
+if not __package__:
+    raise SystemExit("start it as a module, from the top of the repository: python -m runs.export")
+
 import inspect
 import json
 import sys

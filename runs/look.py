@@ -8,6 +8,9 @@ python -m runs.look run=... token="def" k=5                    which tokens lie 
 
 from __future__ import annotations
 
+if not __package__:
+    raise SystemExit("start it as a module, from the top of the repository: python -m runs.look")
+
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence

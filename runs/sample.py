@@ -9,6 +9,9 @@ An encoder-decoder reads the prompt and writes what it has learnt to write about
 
 from __future__ import annotations
 
+if not __package__:
+    raise SystemExit("start it as a module, from the top of the repository: python -m runs.sample")
+
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol

@@ -9,6 +9,9 @@ The same command again does what is left: done runs stay, cut-off runs go on, fa
 
 from __future__ import annotations
 
+if not __package__:
+    raise SystemExit("start it as a module, from the top of the repository: python -m runs.train")
+
 import sys
 from typing import Any
 

@@ -63,7 +63,7 @@ def trained(*overrides: str, lr: float = 1e-3, **changes: Any) -> tuple[torch.nn
         optimiser=torch.optim.SGD(model.parameters(), lr=lr),
         schedule=constant(),
         settings=Settings(**{**NUMBERS, **changes}),
-        keeper=rows,
+        recorder=rows,
         device=torch.device("cpu"),
         bf16=False,
         seed=0,

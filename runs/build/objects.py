@@ -1,4 +1,4 @@
-"""The only config -> object code: a node with a `_target_` becomes a call, and what does not fit is told in one line.
+"""The only config -> object code: a node with a `_target_` becomes a call, and what does not fit is refused in one line.
 
 A target must lie under one of PACKAGES or under a package that the user names in $ARCHLAB_PACKAGES: reading somebody
 else's config builds blocks and runs nothing else.
@@ -121,7 +121,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a config value is of an annotated type; what cannot be told (modules, protocols) passes."""
+    """Whether a config value is of an annotated type; what cannot be checked (modules, protocols) passes."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, arg) for arg in args)

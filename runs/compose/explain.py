@@ -50,11 +50,14 @@ def did_you_mean(key: str) -> str:
     for candidates in (own, [*leaves(), *top_level_keys()]):
         names = {leaf.rpartition(".")[2] for leaf in candidates}
         if close := difflib.get_close_matches(name, names, n=1, cutoff=0.75):
-            found = sorted(
-                (leaf for leaf in candidates if leaf.rpartition(".")[2] == close[0]), key=lambda k: (k.count("."), k)
-            )
+            found = sorted({leaf for leaf in candidates if leaf.rpartition(".")[2] == close[0]}, key=_widest)
             return f"did you mean {' or '.join(found[: 1 + ('.' in found[0])])}?"
     return f"known: {', '.join(own or top_level_keys())}"
+
+
+def _widest(leaf: str) -> tuple[int, bool, str]:
+    """Short keys first, then those that many parts refer to."""
+    return leaf.count("."), leaf.split(".")[0] not in ("train", "size", "shared", "optim"), leaf
 
 
 def top_level_keys() -> list[str]:

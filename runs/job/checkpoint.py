@@ -21,7 +21,7 @@ from ..training.optim import parts
 from .record import RecordError
 
 
-def kept(task: nn.Module) -> dict[str, Tensor]:
+def contents(task: nn.Module) -> dict[str, Tensor]:
     """What a checkpoint holds of a task: each tensor under its first name only, and no frozen parameter."""
     first = dict(task.named_parameters())
     every = task.named_parameters(remove_duplicate=False)  # a shared table has several names
@@ -31,7 +31,7 @@ def kept(task: nn.Module) -> dict[str, Tensor]:
 
 def save(path: Path, *, task: nn.Module, optimiser: Any, step: int, seconds: float) -> None:
     """step, seconds: how many steps were taken, and how long they took."""
-    tensors = kept(task) | _optimiser_state(optimiser)
+    tensors = contents(task) | _optimiser_state(optimiser)
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     facts = {"step": step, "seconds": seconds, "checksum": _checksum(tensors)}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def load(path: Path, *, task: nn.Module, optimiser: Any = None) -> tuple[int, fl
     if facts["checksum"] != _checksum(tensors):
         raise RecordError(f"{path}: its bytes do not match their checksum; delete it and the run starts anew")
     weights = {name: t for name, t in tensors.items() if not name.startswith("optimiser.")}
-    if difference := misfit(weights, kept(task)):
+    if difference := misfit(weights, contents(task)):
         raise RecordError(f"{path}: of another model ({difference}); delete it to start anew")
     task.load_state_dict(weights, strict=False)
     if optimiser is not None:

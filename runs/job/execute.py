@@ -89,7 +89,7 @@ def train(run: Run, watch: Watch, peak_known: Peak | None) -> dict[str, Any]:
     if run.machine.compile:
         compile_layers(task)
 
-    class Keeper:
+    class Recorder:
         def log(self, row: dict[str, Any]) -> None:
             metrics.append(row)
             watch(row)
@@ -103,7 +103,7 @@ def train(run: Run, watch: Watch, peak_known: Peak | None) -> dict[str, Any]:
         optimiser=optimiser,
         schedule=build(run.schedule, "schedule"),
         settings=settings,
-        keeper=Keeper(),
+        recorder=Recorder(),
         device=device,
         bf16=run.machine.precision == "bf16",
         seed=run.seed,

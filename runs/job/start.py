@@ -21,7 +21,7 @@ from ..data.contract import Data
 from ..objective import Objective, Task
 from ..published import folder as published
 from ..tokenizer import Tokenizer
-from ..tokenizer.kept import Kept
+from ..tokenizer.frozen import Frozen
 from ..training.finetune import Finetune
 from . import checkpoint, record
 from .run import Run
@@ -43,7 +43,7 @@ def _data(node: str, run: str | None) -> Data:
     if learnt is None or not learnt.state():
         data: Data = build(found, "data")
     else:  # the tokens of the run that this one starts from, not others of the new text
-        data = build({key: value for key, value in found.items() if key != "tokenizer"}, "data", tokenizer=Kept(learnt))
+        data = build({key: value for key, value in found.items() if key != "tokenizer"}, "data", tokenizer=Frozen(learnt))
     return data
 
 
@@ -70,7 +70,7 @@ class Start(NamedTuple):
 
     def put(self, task: Task) -> None:
         """All weights of the model, and those of heads of the same name and shape. Raises ConfigError: they do not fit."""
-        wanted = checkpoint.kept(task)
+        wanted = checkpoint.contents(task)
         second_names = task.state_dict().keys() - wanted.keys()
         given = {name: t for name, t in self.tensors.items() if name.startswith("model.") and name not in second_names}
         if difference := checkpoint.misfit(given, {name: t for name, t in wanted.items() if name.startswith("model.")}):

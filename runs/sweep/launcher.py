@@ -41,7 +41,7 @@ class Active:
 
 
 def launch(runs: Sequence[Run], *, slots: int, timeout: float | None) -> list[str]:
-    """Run all that is not done yet; the status of each run, in order. A live line tells arm, seed, step, loss and time left."""
+    """Run all that is not done yet; the status of each run, in order. A live line shows arm, seed, step, loss and time left."""
     from ..training import device, measure
 
     context = multiprocessing.get_context("forkserver")

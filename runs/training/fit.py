@@ -78,8 +78,8 @@ class Settings:
         return done % self.log_every == 0 or self.evaluates(done) or self.saves(done)
 
 
-class Keeper(Protocol):
-    """Whoever keeps what a run leaves: rows of metrics, and the state to go on from."""
+class Recorder(Protocol):
+    """Takes what a run leaves: rows of metrics, and the state to go on from."""
 
     def log(self, row: dict[str, Any]) -> None: ...
     def save(self, step: int, seconds: float) -> None: ...
@@ -123,7 +123,7 @@ def fit(
     optimiser: Any,
     schedule: Schedule,
     settings: Settings,
-    keeper: Keeper,
+    recorder: Recorder,
     device: torch.device,
     bf16: bool,
     seed: int,
@@ -176,20 +176,20 @@ def fit(
             "tokens_per_s": window.places / spent,
             "step_ms": 1000 * spent / window.steps,
         }
-        keeper.log({**so_far, "split": "train", **row})
+        recorder.log({**so_far, "split": "train", **row})
         for layer in routing_rows(window.loads, window.routings):
-            keeper.log({**so_far, "split": "routing", **layer})
+            recorder.log({**so_far, "split": "routing", **layer})
         if not means["loss"] <= limit:
             return diverged("training", means["loss"])
         if settings.evaluates(done):
             metrics = held_out()
-            keeper.log({**so_far, "split": "val", **metrics})
+            recorder.log({**so_far, "split": "val", **metrics})
             if not metrics["loss"] <= limit:
                 return diverged("validation", metrics["loss"])
         if settings.saves(done):
-            keeper.save(done, seconds)
+            recorder.save(done, seconds)
         window = Window.opened(device)
-    if start == settings.steps:  # all was trained before, but not told
+    if start == settings.steps:  # all was trained before, and no summary written
         metrics = held_out()
     return Outcome("done", None, metrics, seconds)
 

@@ -1,4 +1,4 @@
-"""What a run costs: FLOPs, rates, memory. Parameters and FLOPs per token are told by the blocks (``model.cost``)."""
+"""What a run costs: FLOPs, rates, memory. Parameters and FLOPs per token come from the blocks (``model.cost``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tokenizer that goes from one text to another as it is."""
+"""A tokenizer that goes from one text to another and learns nothing more."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from .contract import Tokenizer
 
 
-class Kept:
+class Frozen:
     """Tokens learnt from an earlier text, for a model that knows them already.
 
     Args:   tokenizer: it has learnt, or had nothing to learn; here it learns no more.

@@ -1,0 +1,153 @@
+"""What a command line comes to: points that are one run, words without effect, hints, and how doors are opened."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runs.build.errors import ConfigError
+from runs.build.groups import KEYS
+from runs.command import Command, collect, guarded
+from runs.compose.explain import CONF, did_you_mean, leaves
+from runs.train import main
+from tests.lab import config, options
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def collected(monkeypatch: pytest.MonkeyPatch, *words: str, reads: tuple[str, ...] = ()) -> Command:
+    monkeypatch.setattr(sys, "argv", ["train", *words, "out=/nowhere"])
+    return collect(reads)
+
+
+def test_points_that_are_one_run_run_once_and_a_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = collected(monkeypatch, "-m", "ffn=dense,moe", "router=topk,switch")
+    assert [run.label for run in command.runs] == ["dense", "moe, topk", "moe, switch"]
+    assert not command.refused
+    assert capsys.readouterr().out == "1 of 4 points are runs that others of the command are too: dense seed 0\n"
+
+
+def test_two_names_for_one_run_are_two_arms(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = collected(monkeypatch, "-m", "study.arms={a: [], b: ['ffn=dense']}", "study.seeds=[0,1]")
+    assert [(run.label, run.seed) for run in command.runs] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+    assert len({run.folder for run in command.runs}) == 4 and len({run.arm for run in command.runs}) == 1
+
+
+IDLE = {
+    "a size": (
+        ["mixer=mha", "size.n_kv_heads=1"],
+        "size.n_kv_heads=1: no part of this run reads it; .*read by mixer=gqa, mixer=nsa",
+    ),
+    "a size that a yaml fixes": (
+        ["mixer=mamba", "position=none", "size.d_state=128"],
+        "size.d_state=128: .*read by mixer=mamba2",
+    ),
+    "experts of a dense ffn": (["ffn=dense", "size.n_experts=64"], "size.n_experts=64: no part"),
+    "a base without rotation": (["position=learned", "shared.rope_theta=5e5"], "shared.rope_theta=5e5: no part"),
+    "a loss that the router does without": (
+        ["ffn=moe", "router=balanced", "train.load_balance=0.5"],
+        "train.load_balance=0.5: no",
+    ),
+    "a loss without routers": (["train.router_z=0.5"], "train.router_z=0.5: no part"),
+    "a group": (["router=switch"], "router=switch: no part of this run uses a router"),
+    "a position of a mixer without one": (["mixer=gru", "position=rotary"], "position=rotary: no part"),
+    "an axis": (["-m", "ffn=dense,swiglu", "router=topk,switch"], "router=topk: no part"),
+    "a word of an arm": (
+        ["-m", "study.arms={a: [], b: ['router=switch']}"],
+        "arm b seed 0: router=switch: no part of this arm",
+    ),
+    "a key that is none": (["++size.foo=3"], "size.foo: unknown key"),
+    "a shared key that is none": (["shared.ffn_biass=true"], r"shared.ffn_biass: unknown key; did you mean shared.ffn_bias\?"),
+    "a key of a study": (["study.foo=1"], "study.foo: unknown key"),
+}
+
+
+@pytest.mark.parametrize("case", IDLE)
+def test_a_word_without_effect_is_refused(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words, message = IDLE[case]
+    try:
+        refused = collected(monkeypatch, *words).refused
+    except ConfigError as error:
+        refused = [error]
+    assert len(refused) == 1
+    with pytest.raises(ConfigError, match=message):
+        raise refused[0]
+
+
+def test_a_word_that_some_point_reads_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = collected(monkeypatch, "-m", "ffn=dense,moe", "size.n_experts=4", "train.load_balance=0.1")
+    dense, routed = command.runs
+    assert (dense.settings.load_balance, routed.settings.load_balance) == (0.0, 0.1)
+    assert dense.identity == config().identity
+
+
+def test_a_door_may_read_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("position=rotary", "size.max_seq=4096")
+    with pytest.raises(ConfigError, match=r"size\.max_seq=4096: no part"):
+        collected(monkeypatch, *words)
+    (run,) = collected(monkeypatch, *words, reads=("size.max_seq",)).runs
+    assert run.size["max_seq"] == 4096
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("steps", "train.steps"),
+        ("lr", "optim.lr"),
+        ("n_heads", "size.n_heads"),
+        ("mixr", "mixer"),
+        ("train.stepz", "train.steps"),
+        ("size.d_modle", "size.d_model"),
+        ("dropuot", "shared.dropout"),
+    ],
+)
+def test_a_hint_searches_the_whole_tree(key: str, meant: str) -> None:
+    assert f"did you mean {meant}" in did_you_mean(key)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("steps=3", "steps: unknown key; did you mean train.steps?"),
+        ("lr=0.1", "lr: unknown key; did you mean optim.lr"),
+        ("size.n_heads=5", "5 does not divide 96; 4 or 6 would do"),
+        ("norm.epz=1", "norm.epz: unknown key; did you mean eps?"),
+    ],
+)
+def test_a_wrong_word_ends_in_one_line_that_helps(
+    word: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr(sys, "argv", ["train", "out=/nowhere", word])
+    assert guarded(main) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+
+
+def test_an_argument_that_a_yaml_leaves_out_needs_no_plus() -> None:
+    assert config("model.logit_bias=true").model["logit_bias"] is True
+    assert config("norm.bias=false").model["final_norm"]["bias"] is False
+    pattern = config("mixer=sparse", "pattern.window=8").model["layers"][0]["mixer"]["pattern"]
+    assert pattern["window"] == 8 and pattern["_target_"] == "arch.SlidingWindow"
+
+
+def test_the_table_of_keys_is_that_of_conf() -> None:
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    assert groups <= KEYS.keys()
+    assert {leaf.split(".")[0] for leaf in leaves()} <= KEYS.keys()
+    for name, key in KEYS.items():
+        for option in options(name) if key.package else ():
+            text = (CONF / name / f"{option}.yaml").read_text()
+            assert key.package in text or "defaults:" in text, (name, option)
+
+
+@pytest.mark.parametrize("door", ["train", "check", "sample", "look", "export"])
+def test_a_door_started_as_a_file_says_how_it_is_started(door: str) -> None:
+    done = subprocess.run([sys.executable, f"runs/{door}.py"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"start it as a module, from the top of the repository: python -m runs.{door}\n"
