@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from runs.build.objects import build_model
-from runs.published.families import family
+from runs.published.family import names, overrides
 from tests.lab import config
 
 
 def built(peer: nn.Module) -> Any:
     """With weights of its own."""
-    return build_model(composed(*family(peer.config.to_dict()).overrides), vocab_size=2).eval()
+    return build_model(composed(*overrides(peer.config.to_dict())), vocab_size=2).eval()
 
 
 composed = functools.cache(config)
@@ -30,11 +30,11 @@ def twin(peer: nn.Module) -> Any:
 
 def our_state(peer: nn.Module) -> dict[str, Tensor]:
     theirs = peer.state_dict()
-    return family(peer.config.to_dict()).names(theirs).to_ours(theirs)
+    return names(peer.config.to_dict(), theirs).to_ours(theirs)
 
 
 def their_state(peer: nn.Module, ours: dict[str, Tensor]) -> dict[str, Tensor]:
-    return family(peer.config.to_dict()).names(ours).to_theirs(ours)
+    return names(peer.config.to_dict(), ours).to_theirs(ours)
 
 
 def close(a: Tensor, b: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from arch.pretrained import NameMap, bert, gpt2, llama, marian, mixtral, phi3
 from arch.pretrained.mapping import SQUEEZE, STACK, TRANSPOSE, chunks, reorder, rule, split
-from runs.published.families import family as family_of
+from runs.published.family import names as names_of
 from tests.pretrained import peers
 from tests.pretrained.ours import our_state, their_state
 
@@ -29,7 +29,7 @@ def test_tied_tensors_may_be_left_out(family: str) -> None:
     peer = peers.FAMILIES[family]()
     ours, tied = our_state(peer), tuple(peer._tied_weights_keys or []) if peer.config.tie_word_embeddings else ()
     kept = {name: t for name, t in peer.state_dict().items() if not name.endswith(tied)}
-    again = family_of(peer.config.to_dict()).names(kept).to_ours(kept)
+    again = names_of(peer.config.to_dict(), kept).to_ours(kept)
     assert again.keys() == ours.keys()
     assert all(torch.equal(again[name], ours[name]) for name in ours)
 
