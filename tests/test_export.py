@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import runs.export as export_door
 from runs.build.errors import ConfigError
 from runs.command import guarded
 from runs.export import export, main, write
@@ -92,6 +93,7 @@ def untrained(*words: str) -> Restored:
 
 SCRATCH = {
     "gpt2, another size and activation": ["model=gpt2_medium", "ffn=relu", "ffn.d_ff=100", "shared.norm_eps=0.001"],
+    "gpt2, fewer heads than its size says": ["model=gpt2", "mixer.n_heads=2", "mixer.d_head=24"],
     "llama 3, wide heads": ["model=llama3_8b", "size.d_head=16"],
     "llama 3.1": ["model=llama3_8b", "position=rotary_llama3", "position.relative.scaling.trained_seq=32"],
     "llama, linear": ["model=llama2_7b", "position=rotary_linear", "shared.attention_bias=true", "model.tied=true"],
@@ -237,6 +239,8 @@ def test_a_run_on_no_text_has_no_tokenizer(tmp_path: Path, capsys: pytest.Captur
         (["model=llama2_7b", "shared.attention_bias=qkv"], None, 'layers.0.mixer.bias is "qkv" here and false there'),
         (["model=gpt2", "ffn=relu2"], None, "activation_function='relu2' is not expressed here"),
         (["model=mixtral_8x7b", "router=noisy"], None, "layers.0.ffn.router is NoisyTopK here and TopK there"),
+        (["model=mamba2_130m"], None, "model=mamba2_130m belongs to no published layout; name the one to write"),
+        (["model=mamba2_130m"], "mamba", "family=mamba does not express it: layers.0.mixer is Mamba2 here and Mamba there"),
         (["model=gpt1"], None, "model=gpt1 belongs to no published layout; name the one to write, as in family=llama"),
         (["model=decoder"], "llama", "final_norm is LayerNorm here and RMSNorm there"),
         (["model=decoder"], "t5", "family=t5: no name map for this family; there are bert, deepseek_v2, gpt2"),
@@ -273,3 +277,9 @@ def test_nothing_is_overwritten(trained: Trained) -> None:
     with pytest.raises(ConfigError, match=r"holds config.json already; choose another folder"):
         export(run=str(run), to=str(run))
     assert (run / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_is_what_the_command_does(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([flag]) == 0
+    assert capsys.readouterr().out.strip() == str(export_door.__doc__).strip()

@@ -108,9 +108,13 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     [
         ({"model_type": "absent"}, "names no model_type"),
         ({"model_type": "t5"}, "model_type='t5': no name map for this family; there are bert, deepseek_v2, gpt2"),
+        ({"model_type": ["llama"]}, r"model_type=\['llama'\]: no name map for this family"),
+        ({"model_type": "rope"}, "model_type='rope': no name map for this family"),  # a file of the room, but no family
+        ({"model_type": "os"}, "model_type='os': no name map for this family"),
         ({"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, r"rope_scaling of type 'dynamic' is not expressed here"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu' is not expressed here; only 'silu' is"),
         ({"hidden_size": "48"}, "config.json of a llama: d_model would be '48'; a whole number from 1 is expected"),
+        ({"hidden_size": "48", "head_dim": "absent"}, "config.json of a llama: d_model would be '48'; a whole number from 1"),
         ({"rms_norm_eps": "1e-5"}, "config.json of a llama: norm_eps would be '1e-5'; a number is expected"),
         ({"hidden_size": "absent"}, "config.json of a llama: hidden_size is missing"),
         ({"num_hidden_layers": 1}, "no such tensor in this layout"),

@@ -42,8 +42,8 @@ def test_tied_tensors_may_be_left_out(family: str) -> None:
         (SQUEEZE, 1, (1, 7)),
         (split(1, 4), 1, (5, 7)),
         (chunks(5), 1, (15, 7)),
-        (reorder([2, 0, 1]), 1, (3, 7)),
-        (reorder([2, 0, 1, 3], dim=1), 1, (5, 4)),
+        (reorder(torch.tensor([2, 0, 1])), 1, (3, 7)),
+        (reorder(torch.tensor([2, 0, 1, 3]), dim=1), 1, (5, 4)),
     ],
 )
 def test_operations_are_undone(operation: Any, n_theirs: int, shape: tuple[int, ...]) -> None:
@@ -148,6 +148,14 @@ def test_a_shape_that_does_not_fit_is_told() -> None:
         ValueError, match=r"layers.0.self_attn.qkv_proj.weight \(80, 48\): does not become layers.0.mixer.q_proj"
     ):
         phi3.names(n_layers=2, n_heads=6, n_kv_heads=6, d_head=8).to_ours(peers.phi3().state_dict())
+
+
+def test_a_matrix_that_is_none_is_told_in_one_line() -> None:
+    state = dict(peers.gpt2().state_dict())
+    state["transformer.h.0.mlp.c_fc.weight"] = torch.ones(4)
+    with pytest.raises(ValueError, match=r"mlp.c_fc.weight \(4,\): does not become layers.0.ffn.up_proj.weight") as caught:
+        gpt2.names(n_layers=2).to_ours(state)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_tensor_under_two_spellings_is_refused() -> None:

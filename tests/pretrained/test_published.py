@@ -228,6 +228,7 @@ def test_a_model_is_described_as_its_published_config_does(name: str) -> None:
             {"rope_scaling": YARN | {"attention_factor": 2.0}},
             "rope_scaling.attention_factor=2.0 is not",
         ),
+        ("mixtral_8x7b", {"intermediate_size": None}, "the width of an expert would be None; a whole number from 1"),
         ("mamba_130m", {"use_bias": True}, "only False is"),
         ("mamba_130m", {"hidden_act": "relu"}, "only 'silu' is"),
     ],
