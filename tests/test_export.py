@@ -64,9 +64,9 @@ def written(run: Path | Restored, place: Path, **more: Any) -> Any:
         export(run=str(run), to=str(place), **more)
     name = json.loads((place / "config.json").read_text())["architectures"][0]
     kind = getattr(transformers, name)
-    model, told = kind.from_pretrained(place, local_files_only=True, output_loading_info=True, attn_implementation="eager")
-    assert not told["missing_keys"] and not told["mismatched_keys"], told
-    assert all("pooler" in key for key in told["unexpected_keys"]), told
+    model, loading = kind.from_pretrained(place, local_files_only=True, output_loading_info=True, attn_implementation="eager")
+    assert not loading["missing_keys"] and not loading["mismatched_keys"], loading
+    assert all("pooler" in key for key in loading["unexpected_keys"]), loading
     return model.eval()
 
 
@@ -120,14 +120,14 @@ def test_a_model_with_a_published_name(name: str, tmp_path: Path) -> None:
 
 def test_a_trained_run(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     same_logits(run := trained("model=llama3_8b"), tmp_path / "away")
-    told = (
+    line = (
         f"{tmp_path / 'away'}: a model of the family llama, {record.read_json(run / 'summary.json')['cost']['total_params']:,}"
     )
-    assert told in capsys.readouterr().out
+    assert line in capsys.readouterr().out
 
 
 @torch.no_grad()
-def test_deepseeks_own_scale_is_told_though_this_release_does_not_read_it(tmp_path: Path) -> None:
+def test_deepseeks_own_scale_is_written_though_this_release_does_not_read_it(tmp_path: Path) -> None:
     run = untrained("model=deepseek_v2_lite")
     theirs, text = written(run, tmp_path / "away"), tokens(2, 23)
     assert theirs.config.rope_scaling["mscale_all_dim"] == 0.707
@@ -259,9 +259,10 @@ def test_a_refusal_is_one_line(trained: Trained, tmp_path: Path, capsys: pytest.
     run = trained("model=gpt2", "norm=rmsnorm")
     capsys.readouterr()
     assert guarded(lambda: main([f"run={run}", f"to={tmp_path / 'away'}"])) == 2
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert (
-        told.startswith(f"error: run={run}: family=gpt2 does not express it: final_norm is RMSNorm") and told.count("\n") == 1
+        printed.startswith(f"error: run={run}: family=gpt2 does not express it: final_norm is RMSNorm")
+        and printed.count("\n") == 1
     )
 
 

@@ -10,7 +10,7 @@ from arch.pretrained import NameMap, bert
 
 from .family import Family
 from .nodes import Node, Size, at, layers, norm_eps, vocab_size
-from .settings import Config, only, shared, sizes
+from .settings import Config, only, shared, sizes, wholes
 
 
 def overrides(config: Config) -> list[str]:
@@ -18,7 +18,7 @@ def overrides(config: Config) -> list[str]:
     only(config, hidden_act="gelu")  # that of objective=masked_lm, whose head has one too
     return [
         "model=bert_base",
-        f"model.embedding.n_types={config['type_vocab_size']}",
+        *wholes("model.embedding", n_types=config["type_vocab_size"]),
         *shared(norm_eps=config.get("layer_norm_eps", 1e-12)),
         *sizes(
             d_model=config["hidden_size"],

@@ -9,7 +9,7 @@ from arch.pretrained import NameMap, deepseek_v2
 from . import experts, rope
 from .family import Family
 from .nodes import Node, Size, at, layers, norm_eps, vocab_size
-from .settings import Config, literal, only, shared, sizes
+from .settings import Config, only, shared, sizes, whole, wholes
 
 TEMPERATURES = {"mscale": "mscale", "mscale_all_dim": "mscale_all_dim"}
 
@@ -19,14 +19,14 @@ def overrides(config: Config) -> list[str]:
     only(config, hidden_act="silu", attention_bias=False, mlp_bias=False, tie_word_embeddings=False)
     only(config, topk_method="greedy", norm_topk_prob=False, routed_scaling_factor=1.0, moe_layer_freq=1)
     only(config, scoring_func="softmax", num_key_value_heads=n_heads)
+    d_q_latent = config.get("q_lora_rank")
     theta = rope.parameters(config).get("rope_theta", 10000.0)
     routed = [f"{n_layers - n_dense}*routed"] if n_layers > n_dense else []
     return [
         "model=deepseek_v2_lite",
         *scaling_overrides(config),
-        f"mixer.d_nope={config['qk_nope_head_dim']}",
-        f"mixer.d_v={config['v_head_dim']}",
-        f"mixer.d_q_latent={literal(config.get('q_lora_rank'))}",
+        *wholes("mixer", d_nope=config["qk_nope_head_dim"], d_v=config["v_head_dim"]),
+        *(["mixer.d_q_latent=null"] if d_q_latent is None else wholes("mixer", d_q_latent=d_q_latent)),
         *shared(norm_eps=config.get("rms_norm_eps", 1e-6), rope_theta=theta),
         *sizes(
             d_model=config["hidden_size"],
@@ -59,8 +59,8 @@ def scaling_overrides(config: Config) -> list[str]:
 
 
 def n_dense_layers(config: Config) -> int:
-    found: int = min(config.get("first_k_dense_replace", 0), config["num_hidden_layers"])
-    return found
+    found: int = config.get("first_k_dense_replace", 0)
+    return min(found and whole("first_k_dense_replace", found), whole("n_layers", config["num_hidden_layers"]))
 
 
 def names(config: Config, tensors: Collection[str]) -> NameMap:

@@ -9,7 +9,7 @@ from arch.pretrained import NameMap, llama
 from . import rope, rotary
 from .family import Family
 from .nodes import Node, Size, at, layers
-from .settings import Config, literal, only, sizes
+from .settings import Config, flag, literal, only, sizes
 
 
 def overrides(config: Config) -> list[str]:
@@ -18,8 +18,8 @@ def overrides(config: Config) -> list[str]:
         "model=llama2_7b",
         *rotary.overrides(config),
         *rope.overrides(config),
-        f"shared.attention_bias={literal(config.get('attention_bias', False))}",
-        f"shared.ffn_bias={literal(config.get('mlp_bias', False))}",
+        f"shared.attention_bias={literal(flag(config, 'attention_bias'))}",
+        f"shared.ffn_bias={literal(flag(config, 'mlp_bias'))}",
         *sizes(d_gated=config["intermediate_size"]),
     ]
 
@@ -28,8 +28,8 @@ def names(config: Config, tensors: Collection[str]) -> NameMap:
     return llama.names(
         n_layers=config["num_hidden_layers"],
         tied=rotary.tied(config),
-        attention_bias=config.get("attention_bias", False),
-        ffn_bias=config.get("mlp_bias", False),
+        attention_bias=flag(config, "attention_bias"),
+        ffn_bias=flag(config, "mlp_bias"),
     )
 
 

@@ -8,7 +8,7 @@ from arch.pretrained import NameMap, mamba
 
 from .family import Family
 from .nodes import Node, Size, at, layers, norm_eps, vocab_size
-from .settings import Config, literal, only, shared, sizes
+from .settings import Config, flag, literal, only, shared, sizes, whole, wholes
 
 
 def overrides(config: Config) -> list[str]:
@@ -17,10 +17,8 @@ def overrides(config: Config) -> list[str]:
     return [
         "model=mamba_130m",
         f"model.tied={literal(tied(config))}",
-        f"mixer.d_state={config['state_size']}",
-        f"mixer.d_conv={config['conv_kernel']}",
-        f"mixer.expand={config['expand']}",
-        f"++mixer.dt_rank={'null' if rank == 'auto' else rank}",
+        *wholes("mixer", d_state=config["state_size"], d_conv=config["conv_kernel"], expand=config["expand"]),
+        f"++mixer.dt_rank={'null' if rank == 'auto' else whole('dt_rank', rank)}",
         *shared(norm_eps=config.get("layer_norm_epsilon", 1e-5)),
         *sizes(d_model=config["hidden_size"], n_layers=config["num_hidden_layers"], vocab_size=config["vocab_size"]),
     ]
@@ -31,8 +29,7 @@ def names(config: Config, tensors: Collection[str]) -> NameMap:
 
 
 def tied(config: Config) -> bool:
-    found: bool = config.get("tie_word_embeddings", True)
-    return found
+    return flag(config, "tie_word_embeddings", True)
 
 
 def config(model: Node, size: Size) -> Config:

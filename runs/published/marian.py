@@ -9,7 +9,7 @@ from arch.pretrained import NameMap, marian
 from . import activations
 from .family import Family
 from .nodes import Node, Size, at, layers, vocab_size
-from .settings import Config, only, sizes
+from .settings import Config, flag, only, sizes
 
 
 def overrides(config: Config) -> list[str]:
@@ -23,7 +23,7 @@ def overrides(config: Config) -> list[str]:
         "++position.absolute.layout=halves",
         "++model.decoder.logit_bias=true",
         "shared.norm_eps=1e-05",
-        *([] if config.get("scale_embedding", False) else ["model.decoder.embedding.scale=1.0"]),
+        *([] if flag(config, "scale_embedding") else ["model.decoder.embedding.scale=1.0"]),
         *sizes(
             d_model=config["d_model"],
             n_layers=config["encoder_layers"],

@@ -9,7 +9,7 @@ from arch.pretrained import NameMap, olmoe
 from . import experts, rope, rotary
 from .family import Family
 from .nodes import Node, Size, at, layers
-from .settings import Config, literal, only
+from .settings import Config, flag, literal, only
 
 
 def overrides(config: Config) -> list[str]:
@@ -18,8 +18,8 @@ def overrides(config: Config) -> list[str]:
         "model=olmoe_1b_7b",
         *rotary.overrides(config, eps=1e-5),
         *rope.overrides(config),
-        "router=topk_normalised" if config.get("norm_topk_prob", False) else "router=topk",
-        f"shared.attention_bias={literal(config.get('attention_bias', False))}",
+        "router=topk_normalised" if flag(config, "norm_topk_prob") else "router=topk",
+        f"shared.attention_bias={literal(flag(config, 'attention_bias'))}",
         *experts.overrides(
             n_experts=config["num_experts"], top_k=config["num_experts_per_tok"], d_ff=config["intermediate_size"]
         ),
@@ -31,7 +31,7 @@ def names(config: Config, tensors: Collection[str]) -> NameMap:
         n_layers=config["num_hidden_layers"],
         n_experts=config["num_experts"],
         tied=rotary.tied(config),
-        attention_bias=config.get("attention_bias", False),
+        attention_bias=flag(config, "attention_bias"),
     )
 
 

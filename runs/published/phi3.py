@@ -11,14 +11,14 @@ from ..build.errors import ConfigError
 from . import rope, rotary
 from .family import Family
 from .nodes import Node, Size, at, layers
-from .settings import Config, only, sizes
+from .settings import Config, number, only, sizes
 
 
 def overrides(config: Config) -> list[str]:
     only(config, hidden_act="silu")
     if (kind := rope.scaling(config)[1]) != "default":
         raise ConfigError(f"rope_scaling of type {kind!r} is not expressed here: models of this family load unscaled only")
-    share = rope.parameters(config).get("partial_rotary_factor", 1.0)
+    share = number("partial_rotary_factor", rope.parameters(config).get("partial_rotary_factor", 1.0))
     return [
         "model=phi3_mini",
         *rotary.overrides(config),

@@ -9,7 +9,7 @@ from arch.position import LinearScaling, Llama3Scaling, YaRNScaling
 
 from ..build.errors import ConfigError
 from .nodes import at
-from .settings import Config, literal
+from .settings import Config, literal, number
 
 SCALING = "position.relative.scaling"
 ORIGINAL = "original_max_position_embeddings"
@@ -49,6 +49,8 @@ def overrides(config: Config) -> list[str]:
     if found.pop("truncate", True) is not True:
         raise ConfigError("rope_scaling.truncate=false is not expressed here; only true is")
     words = scaled(found, "rotary_yarn", YARN)
+    if temperature is not None:
+        number("rope_scaling.attention_factor", temperature)
     if temperature is None and mscale and mscale_all_dim:  # one of them alone is not read
         both = YaRNScaling(factor=found["factor"], trained_seq=1, mscale=mscale, mscale_all_dim=mscale_all_dim)
         temperature = both.temperature / both.still_temperature

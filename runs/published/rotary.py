@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import rope
 from .nodes import Node, Size, at, layers, norm_eps, vocab_size
-from .settings import Config, literal, shared, sizes, whole
+from .settings import Config, flag, literal, shared, sizes, whole
 
 
 def overrides(config: Config, *, theta: float = 10000.0, eps: float = 1e-6) -> list[str]:
@@ -49,7 +49,7 @@ def config(model: Node, size: Size) -> Config:
 
 def window_overrides(config: Config) -> list[str]:
     window = config.get("sliding_window")
-    return ["pattern=full"] if window is None else ["pattern=sliding_window", f"size.window={window}"]
+    return ["pattern=full"] if window is None else ["pattern=sliding_window", *sizes(window=window)]
 
 
 def sliding_window(model: Node) -> int | None:
@@ -58,13 +58,11 @@ def sliding_window(model: Node) -> int | None:
 
 
 def tied(config: Config) -> bool:
-    found: bool = config.get("tie_word_embeddings", False)
-    return found
+    return flag(config, "tie_word_embeddings")
 
 
 def n_kv_heads(config: Config) -> int:
-    found: int = config.get("num_key_value_heads") or config["num_attention_heads"]
-    return found
+    return whole("n_kv_heads", config.get("num_key_value_heads") or config["num_attention_heads"])
 
 
 def d_head(config: Config) -> int:

@@ -17,21 +17,36 @@ def only(config: Config, **expressed: Any) -> None:
             raise ConfigError(f"{key}={config[key]!r} is not expressed here; only {value!r} is")
 
 
+def flag(config: Config, key: str, default: bool = False) -> bool:
+    value = config.get(key, default)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key} is {value!r}; true or false is expected")
+    return value
+
+
 def whole(key: str, value: Any) -> int:
     if not isinstance(value, int) or value < 1:
         raise ConfigError(f"{key} would be {value!r}; a whole number from 1 is expected")
     return value
 
 
+def number(key: str, value: Any) -> float:
+    if not isinstance(value, (int, float)):
+        raise ConfigError(f"{key} would be {value!r}; a number is expected")
+    return value
+
+
 def sizes(**values: Any) -> list[str]:
-    return [f"size.{key}={whole(key, value)}" for key, value in values.items()]
+    return wholes("size", **values)
+
+
+def wholes(node: str, **values: Any) -> list[str]:
+    """Overrides of whole numbers in one node of our config."""
+    return [f"{node}.{key}={whole(key, value)}" for key, value in values.items()]
 
 
 def shared(**values: Any) -> list[str]:
-    for key, value in values.items():
-        if not isinstance(value, (int, float)):
-            raise ConfigError(f"{key} would be {value!r}; a number is expected")
-    return [f"shared.{key}={value}" for key, value in values.items()]
+    return [f"shared.{key}={number(key, value)}" for key, value in values.items()]
 
 
 def literal(value: Any) -> str:

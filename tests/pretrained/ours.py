@@ -43,7 +43,7 @@ def close(a: Tensor, b: Tensor) -> None:
 
 
 def left_padded(lengths: list[int]) -> tuple[Tensor, Tensor]:
-    """Which tokens are real, and their places: a padded token has place 0 and is a document of its own."""
+    """Which tokens are real, and their positions: a padded token has position 0 and is a document of its own."""
     width = max(lengths)
     starts = torch.tensor([[width - length] for length in lengths])
     offset = torch.arange(width) - starts
@@ -51,6 +51,6 @@ def left_padded(lengths: list[int]) -> tuple[Tensor, Tensor]:
 
 
 def right_padded(lengths: list[int]) -> tuple[Tensor, Tensor]:
-    place = torch.arange(max(lengths)).expand(len(lengths), -1)
-    real = place < torch.tensor(lengths)[:, None]
-    return real, place.where(real, 0)
+    positions = torch.arange(max(lengths)).expand(len(lengths), -1)
+    real = positions < torch.tensor(lengths)[:, None]
+    return real, positions.where(real, 0)
