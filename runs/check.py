@@ -24,7 +24,7 @@ from .training.measure import train_flops
 
 
 def main() -> int:
-    command = collect(reads=["size.max_seq"])  # the context that costs are reported for
+    command = collect()
     for error in command.refused:
         print(error)
     good = 0

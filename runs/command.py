@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import typing
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from .compose.compose import Point, points
 from .compose.effect import refuse_idle
 from .compose.explain import CONF, EXPECTED, explain
 from .compose.labels import labelled
-from .compose.overrides import key_of, normal
+from .compose.overrides import normal
 from .job.run import Run
 
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -38,11 +38,10 @@ class Command:
         return len(self.runs) + len(self.refused)
 
 
-def collect(reads: Collection[str] = ()) -> Command:
+def collect() -> Command:
     """The runs of the command line: Hydra calls its task once per point of a grid, and here the points are gathered.
 
     Points that come out as the same run are one, which a line says; a word that no point reads is refused.
-    Args:   reads: keys that the door itself reads.
     Raises: ConfigError: a word without effect.
     """
     command, found = Command(), list[Point]()
@@ -79,7 +78,7 @@ def collect(reads: Collection[str] = ()) -> Command:
     finally:
         if before is None:
             del os.environ[FULL_ERROR]
-    refuse_idle(word for word in words if word not in judged and key_of(word) not in reads)
+    refuse_idle(word for word in words if word not in judged)
     command.runs = once(found)
     return command
 

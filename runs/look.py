@@ -155,7 +155,7 @@ def main(given: Sequence[str] | None = None) -> int:
         return 0
     if asked:
         raise ConfigError(f"{asked[0]}: only a trained model can tell; give its folder, run=... or weights=...")
-    command = collect(reads=["size.max_seq"])
+    command = collect()
     for refusal in command.refused:
         raise refusal
     for run in command.runs:

@@ -18,9 +18,9 @@ from tests.lab import config, options
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def collected(monkeypatch: pytest.MonkeyPatch, *words: str, reads: tuple[str, ...] = ()) -> Command:
+def collected(monkeypatch: pytest.MonkeyPatch, *words: str) -> Command:
     monkeypatch.setattr(sys, "argv", ["train", *words, "out=/nowhere"])
-    return collect(reads)
+    return collect()
 
 
 def test_points_that_are_one_run_run_once_and_a_line_says_so(
@@ -84,14 +84,6 @@ def test_a_word_that_some_point_reads_stays(monkeypatch: pytest.MonkeyPatch) -> 
     dense, routed = command.runs
     assert (dense.settings.load_balance, routed.settings.load_balance) == (0.0, 0.1)
     assert dense.identity == config().identity
-
-
-def test_a_door_may_read_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ("position=rotary", "size.max_seq=4096")
-    with pytest.raises(ConfigError, match=r"size\.max_seq=4096: no part"):
-        collected(monkeypatch, *words)
-    (run,) = collected(monkeypatch, *words, reads=("size.max_seq",)).runs
-    assert run.size["max_seq"] == 4096
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import torch
 
+import runs.export as export_door
 from runs.build.errors import ConfigError
 from runs.command import guarded
 from runs.export import export, main, write
-from runs.job import job, record
+from runs.job import record
+from runs.job.execute import execute
 from runs.job.start import Restored, build_task, load_data, restore
 from runs.published import folder as weights
 from tests.lab import config
@@ -49,8 +51,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         sizes = SMALL[2:] if any(word.startswith("weights=") for word in words) else SMALL
         point = config(*sizes, f"out={out}", "optim.lr=0.05", *data, *words)
         with torch.enable_grad():
-            assert job.run(point, peak=(1.0, "given"))["status"] == "done", record.folder(point)
-        return record.folder(point)
+            assert execute(point, peak=(1.0, "given"))["status"] == "done", point.folder
+        return point.folder
 
     return train
 
@@ -63,9 +65,9 @@ def written(run: Path | Restored, place: Path, **more: Any) -> Any:
         export(run=str(run), to=str(place), **more)
     name = json.loads((place / "config.json").read_text())["architectures"][0]
     kind = getattr(transformers, name)
-    model, told = kind.from_pretrained(place, local_files_only=True, output_loading_info=True, attn_implementation="eager")
-    assert not told["missing_keys"] and not told["mismatched_keys"], told
-    assert all("pooler" in key for key in told["unexpected_keys"]), told
+    model, loading = kind.from_pretrained(place, local_files_only=True, output_loading_info=True, attn_implementation="eager")
+    assert not loading["missing_keys"] and not loading["mismatched_keys"], loading
+    assert all("pooler" in key for key in loading["unexpected_keys"]), loading
     return model.eval()
 
 
@@ -92,6 +94,7 @@ def untrained(*words: str) -> Restored:
 
 SCRATCH = {
     "gpt2, another size and activation": ["model=gpt2_medium", "ffn=relu", "ffn.d_ff=100", "shared.norm_eps=0.001"],
+    "gpt2, fewer heads than its size says": ["model=gpt2", "mixer.n_heads=2", "mixer.d_head=24"],
     "llama 3, wide heads": ["model=llama3_8b", "size.d_head=16"],
     "llama 3.1": ["model=llama3_8b", "position=rotary_llama3", "position.relative.scaling.trained_seq=32"],
     "llama, linear": ["model=llama2_7b", "position=rotary_linear", "shared.attention_bias=true", "model.tied=true"],
@@ -118,14 +121,14 @@ def test_a_model_with_a_published_name(name: str, tmp_path: Path) -> None:
 
 def test_a_trained_run(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     same_logits(run := trained("model=llama3_8b"), tmp_path / "away")
-    told = (
+    line = (
         f"{tmp_path / 'away'}: a model of the family llama, {record.read_json(run / 'summary.json')['cost']['total_params']:,}"
     )
-    assert told in capsys.readouterr().out
+    assert line in capsys.readouterr().out
 
 
 @torch.no_grad()
-def test_deepseeks_own_scale_is_told_though_this_release_does_not_read_it(tmp_path: Path) -> None:
+def test_deepseeks_own_scale_is_written_though_this_release_does_not_read_it(tmp_path: Path) -> None:
     run = untrained("model=deepseek_v2_lite")
     theirs, text = written(run, tmp_path / "away"), tokens(2, 23)
     assert theirs.config.rope_scaling["mscale_all_dim"] == 0.707
@@ -180,8 +183,8 @@ def test_a_run_from_published_weights_keeps_its_family(family: str, finetune: st
 def test_a_run_that_went_on_from_another(trained: Trained, tmp_path: Path) -> None:
     run = trained("model=qwen2_5_0_5b")
     point = config(*SMALL[2:], f"out={tmp_path}", f"run={run}", "data=text", f"data.path={run.parents[1] / 'story.txt'}")
-    job.run(point, peak=(1.0, "given"))
-    same_logits(record.folder(point), tmp_path / "away")
+    execute(point, peak=(1.0, "given"))
+    same_logits(point.folder, tmp_path / "away")
 
 
 @torch.no_grad()
@@ -237,6 +240,8 @@ def test_a_run_on_no_text_has_no_tokenizer(tmp_path: Path, capsys: pytest.Captur
         (["model=llama2_7b", "shared.attention_bias=qkv"], None, 'layers.0.mixer.bias is "qkv" here and false there'),
         (["model=gpt2", "ffn=relu2"], None, "activation_function='relu2' is not expressed here"),
         (["model=mixtral_8x7b", "router=noisy"], None, "layers.0.ffn.router is NoisyTopK here and TopK there"),
+        (["model=mamba2_130m"], None, "model=mamba2_130m belongs to no published layout; name the one to write"),
+        (["model=mamba2_130m"], "mamba", "family=mamba does not express it: layers.0.mixer is Mamba2 here and Mamba there"),
         (["model=gpt1"], None, "model=gpt1 belongs to no published layout; name the one to write, as in family=llama"),
         (["model=decoder"], "llama", "final_norm is LayerNorm here and RMSNorm there"),
         (["model=decoder"], "t5", "family=t5: no name map for this family; there are bert, deepseek_v2, gpt2"),
@@ -255,9 +260,10 @@ def test_a_refusal_is_one_line(trained: Trained, tmp_path: Path, capsys: pytest.
     run = trained("model=gpt2", "norm=rmsnorm")
     capsys.readouterr()
     assert guarded(lambda: main([f"run={run}", f"to={tmp_path / 'away'}"])) == 2
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert (
-        told.startswith(f"error: run={run}: family=gpt2 does not express it: final_norm is RMSNorm") and told.count("\n") == 1
+        printed.startswith(f"error: run={run}: family=gpt2 does not express it: final_norm is RMSNorm")
+        and printed.count("\n") == 1
     )
 
 
@@ -273,3 +279,9 @@ def test_nothing_is_overwritten(trained: Trained) -> None:
     with pytest.raises(ConfigError, match=r"holds config.json already; choose another folder"):
         export(run=str(run), to=str(run))
     assert (run / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_is_what_the_command_does(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([flag]) == 0
+    assert capsys.readouterr().out.strip() == str(export_door.__doc__).strip()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import torch
+from einops import rearrange
+
 from .llama import OLD, glu, head_copy, outside
 from .mapping import NameMap, Rule, renames, reorder, rule
 from .mixtral import experts
@@ -20,7 +23,7 @@ def names(
 ) -> NameMap:
     """DeepseekV2ForCausalLM.
 
-    Args: n_dense_layers: layers before the first MoE. d_nope, d_rope: channels of a head's query without and with places.
+    Args: n_dense_layers: layers before the first MoE. d_nope, d_rope: channels of a head's query that stay and that rotate.
           d_latent: channels that keys and values are made of. q_latent: whether queries are made of such channels too.
     """
     rules = outside(n_layers=n_layers, tied=False)
@@ -45,11 +48,12 @@ def names(
 
 
 def attention(theirs: str, ours: str, *, n_heads: int, d_nope: int, d_rope: int, d_latent: int, q_latent: bool) -> list[Rule]:
-    """They turn neighbouring channels 2j and 2j + 1 together, we j and j + d_rope / 2."""
-    halves = [*range(0, d_rope, 2), *range(1, d_rope, 2)]
-    head = [*range(d_nope), *(d_nope + row for row in halves)]
-    queries = [h * (d_nope + d_rope) + row for h in range(n_heads) for row in head]
-    keys = [*range(d_latent), *(d_latent + row for row in halves)]
+    """They rotate channels 2j and 2j + 1 as a pair, we j and j + d_rope / 2."""
+    rotated = rearrange(torch.arange(d_rope), "(j pair) -> (pair j)", pair=2)
+    head = torch.cat((torch.arange(d_nope), d_nope + rotated))
+    first_rows = (d_nope + d_rope) * torch.arange(n_heads)
+    queries = rearrange(first_rows[:, None] + head, "h d -> (h d)")
+    keys = torch.cat((torch.arange(d_latent), d_latent + rotated))
     table = {"kv_a_layernorm": "kv_norm", "kv_b_proj": "kv_up_proj", "o_proj": "o_proj"}
     if q_latent:
         table |= {"q_a_proj": "q_down_proj", "q_a_layernorm": "q_norm"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .mapping import NameMap, Rule, renames, rule
 
-OLD = [(r"rotary_emb\.inv_freq$", None)]  # frequencies that older files kept
+OLD = [(r"rotary_emb\.inv_freq$", None)]  # frequencies, which older files hold
 
 
 def names(*, n_layers: int, tied: bool = False, attention_bias: bool = False, ffn_bias: bool = False) -> NameMap:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 Tensors = list[Tensor]
@@ -22,9 +23,17 @@ class Operation(NamedTuple):
     backward: Callable[[Tensors], Tensors]
 
 
-TRANSPOSE = Operation(lambda ts: [t.T for t in ts], lambda ts: [t.T for t in ts])  # (in, out) of a Conv1D -> (out, in)
+def rearranged(theirs: str, ours: str) -> Operation:
+    """Axes of each tensor, as einops spells them."""
+    return Operation(
+        lambda ts: [rearrange(t, f"{theirs} -> {ours}") for t in ts],
+        lambda ts: [rearrange(t, f"{ours} -> {theirs}") for t in ts],
+    )
+
+
+TRANSPOSE = rearranged("i o", "o i")  # matrices of a Conv1D
+SQUEEZE = rearranged("1 n", "n")
 STACK = Operation(lambda ts: [torch.stack(ts)], lambda ts: list(ts[0].unbind()))  # one matrix per expert -> a bank
-SQUEEZE = Operation(lambda ts: [t.squeeze(0) for t in ts], lambda ts: [t.unsqueeze(0) for t in ts])  # (1, n) -> (n,)
 
 
 def split(*rows: int) -> Operation:
@@ -37,9 +46,8 @@ def chunks(n: int) -> Operation:
     return Operation(lambda ts: list(ts[0].chunk(n)), lambda ts: [torch.cat(ts)])
 
 
-def reorder(order: Sequence[int], dim: int = 0) -> Operation:
-    """Row (or column) i of ours is row order[i] of theirs; each row exactly once."""
-    there = torch.tensor(order)
+def reorder(there: Tensor, dim: int = 0) -> Operation:
+    """Row (or column) i of ours is row there[i] of theirs; each row exactly once."""
     back = there.argsort()
     return Operation(
         lambda ts: [t.index_select(dim, there.to(t.device)) for t in ts],
@@ -70,12 +78,12 @@ def renames(theirs: str, ours: str, table: Mapping[str, str], leaves: Iterable[s
 
 @dataclass(frozen=True)
 class NameMap:
-    """All tensors of one model, each told exactly once.
+    """All tensors of one model, each in exactly one rule.
 
     Args:   rules: what is what. their_copies, our_copies: copy -> original, of a tensor that goes by several names;
             theirs may be left out of a file. fixed: tensors of theirs that a formula gives; they may be left out too.
             spellings: (pattern, replacement) for names of theirs that older files write otherwise; None = not a weight.
-    Raises: ValueError: a name without a place, a place without a tensor, a copy that differs, a shape that does not fit.
+    Raises: ValueError: a name without a rule, a rule without a tensor, a copy that differs, a shape that does not fit.
     """
 
     rules: Sequence[Rule]
@@ -140,15 +148,16 @@ def _apply(steps: Sequence[Step], state: State, copies: Mapping[str, str]) -> St
             done.update(zip(targets, tensors, strict=True))
         except (RuntimeError, IndexError, ValueError) as error:
             shapes = ", ".join(f"{name} {tuple(state[name].shape)}" for name in sources)
-            raise ValueError(f"{shapes}: does not become {', '.join(targets)} ({error})") from None
+            why = " ".join(str(error).split())
+            raise ValueError(f"{shapes}: does not become {', '.join(targets)} ({why})") from None
     return done
 
 
 def _some(names: Iterable[str], known: Iterable[str]) -> str:
     """The first names, each with the known one that was probably meant, and how many more there are."""
     ordered = sorted(names)
-    told = []
+    first = []
     for name in ordered[:3]:
         close = difflib.get_close_matches(name, sorted(known), n=1)
-        told.append(f"{name} (did you mean {close[0]}?)" if close else name)
-    return ", ".join(told) + (f" and {len(ordered) - 3} more" if len(ordered) > 3 else "")
+        first.append(f"{name} (did you mean {close[0]}?)" if close else name)
+    return ", ".join(first) + (f" and {len(ordered) - 3} more" if len(ordered) > 3 else "")

@@ -12,7 +12,7 @@ FFN = {"fc1": "ffn.up_proj", "fc2": "ffn.down_proj", "final_layer_norm": "ffn_no
 
 
 def names(*, n_layers: int, n_decoder_layers: int, d_model: int, max_seq: int) -> NameMap:
-    """MarianMTModel. Its decoder layer is two blocks of ours: one over the target, one that looks at the source."""
+    """MarianMTModel. Its decoder layer is two blocks of ours: one over the target, one that attends to the source."""
     rules = [
         rule("model.shared.weight", "encoder.embedding.weight"),
         rule("final_logits_bias", "decoder.logit_bias", SQUEEZE),
@@ -28,13 +28,13 @@ def names(*, n_layers: int, n_decoder_layers: int, d_model: int, max_seq: int) -
         )
         rules += attention(f"{theirs}self_attn", over_target)
         rules += attention(f"{theirs}encoder_attn", over_source) + renames(theirs, over_source, FFN, LEAVES)
-    tables = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
-    places = sinusoids(max_seq, d_model)
+    copies = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
+    table = sinusoids(max_seq, d_model)
     return NameMap(
         rules,
-        their_copies=dict.fromkeys(tables, "model.shared.weight"),
+        their_copies=dict.fromkeys(copies, "model.shared.weight"),
         our_copies={"decoder.embedding.weight": "encoder.embedding.weight"},
-        fixed={f"model.{part}.embed_positions.weight": places for part in ("encoder", "decoder")},
+        fixed={f"model.{part}.embed_positions.weight": table for part in ("encoder", "decoder")},
     )
 
 
@@ -44,6 +44,6 @@ def attention(theirs: str, ours: str) -> list[Rule]:
 
 
 def sinusoids(max_seq: int, d_model: int) -> Tensor:
-    """The table of places that the layout holds: sines in the first half of the channels, cosines in the second."""
+    """The position table that the layout holds: sines in the first half of the channels, cosines in the second."""
     angles = torch.arange(max_seq)[:, None] / 10000.0 ** (torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
     return torch.cat((angles.sin(), angles.cos()), dim=1).float()

@@ -14,7 +14,7 @@ from .explain import CONF, did_you_mean, leaves
 from .overrides import group_of, key_of
 
 BY_NAME = tuple(name for name, key in KEYS.items() if not (key.layer or key.inherited or key.node))  # read by the run itself
-DEPTH = "size.n_layers"  # over which the layers are laid out
+OF_THE_RUN = ("size.n_layers", "size.max_seq")  # over which layers are laid out; the context that costs and exports name
 REFERENCE = re.compile(r"\$\{(?:oc\.select:)?([a-z_][\w.]*)(?=[,}])")
 
 
@@ -29,7 +29,7 @@ class Part:
     @cached_property
     def references(self) -> set[str]:
         """Every path that the roots refer to, and those that these refer to; the roots themselves."""
-        found, waiting = {*self.roots, DEPTH}, list(self.roots)
+        found, waiting = {*self.roots, *OF_THE_RUN}, list(self.roots)
         while waiting:
             for path in REFERENCE.findall(str(at(self.raw, waiting.pop()))):
                 if path not in found:

@@ -57,7 +57,7 @@ def did_you_mean(key: str) -> str:
 
 def _widest(leaf: str) -> tuple[int, bool, str]:
     """Short keys first, then those that many parts refer to."""
-    return leaf.count("."), leaf.split(".")[0] not in ("train", "size", "shared", "optim"), leaf
+    return leaf.count("."), leaf.split(".", maxsplit=1)[0] not in ("train", "size", "shared", "optim"), leaf
 
 
 def top_level_keys() -> list[str]:

@@ -6,7 +6,7 @@ Nothing is unpickled: a pickle is a program, and reading it runs it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..build.errors import ConfigError
-from .families import family
+from . import family
+from .family import overrides
 
 WHOLE, SHARDS, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 TOKENIZER = "tokenizer.json"
@@ -34,23 +35,15 @@ def load(folder: Path) -> dict[str, Tensor]:
     files = _files(folder)
     config = read_config(folder)
     try:
-        known = family(config)
-    except ConfigError as error:
-        raise ConfigError(f"weights={folder}: {error}") from None
-    theirs = _tensors(folder, files)
-    try:
-        return known.names(theirs).to_ours(theirs)
+        overrides(config)  # refuses what the blocks do not express before the weights are read
+        theirs = _tensors(folder, files)
+        return family.names(config, theirs).to_ours(theirs)
     except ValueError as error:
         raise ConfigError(f"weights={folder}: {error}") from None
 
 
-def overrides(config: dict[str, Any]) -> list[str]:
-    """The words of a command line that build the very model of a published config.json."""
-    return family(config).overrides
-
-
 def tokenizer(folder: Path) -> list[str]:
-    """The words of a command line that read text as a folder's model does. Raises ConfigError: it has no tokenizer.json."""
+    """The overrides that read text as a folder's model does. Raises ConfigError: it has no tokenizer.json."""
     file = folder / TOKENIZER
     if not file.is_file():
         raise ConfigError(
@@ -69,7 +62,7 @@ def save(folder: Path, ours: Mapping[str, Tensor], config: dict[str, Any]) -> No
     """
     if there := [name for name in (WHOLE, SHARDS, CONFIG) if (folder / name).exists()]:
         raise ConfigError(f"{folder} holds {there[0]} already; choose another folder")
-    names = family(config).names(ours)
+    names = family.names(config, ours)
     left_out = {*names.their_copies, *names.fixed}  # as the family's own files do
     theirs = {name: t.detach().cpu().contiguous() for name, t in names.to_theirs(ours).items() if name not in left_out}
     kinds = {str(t.dtype).removeprefix("torch.") for t in theirs.values()}
@@ -79,6 +72,17 @@ def save(folder: Path, ours: Mapping[str, Tensor], config: dict[str, Any]) -> No
     folder.mkdir(parents=True, exist_ok=True)
     save_file(theirs, folder / WHOLE, metadata={"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def of_task(state: Mapping[str, Tensor], heads: Collection[str]) -> tuple[dict[str, Tensor], list[str]]:
+    """A task's weights by the names that load gives and save takes, and the heads that were left out.
+
+    Args:   state: its state_dict. heads: those that stay.
+    """
+    body = {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
+    own = {name: tensor for name, tensor in state.items() if name.startswith("heads.")}
+    staying = {name: tensor for name, tensor in own.items() if name.split(".")[1] in heads}
+    return body | staying, sorted({f"heads.{name.split('.')[1]}" for name in own.keys() - staying.keys()})
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -95,8 +99,8 @@ def _files(folder: Path) -> list[str]:
     if (folder / SHARDS).is_file():
         files = sorted(set(_json(folder / SHARDS).get("weight_map", {}).values()))
         if any(Path(name).name != name or not (folder / name).is_file() for name in files):
-            told = f"{SHARDS} names files that are not in the folder; get all of {', '.join(files)}"
-            raise ConfigError(f"weights={folder}: {told}")
+            why = f"{SHARDS} names files that are not in the folder; get all of {', '.join(files)}"
+            raise ConfigError(f"weights={folder}: {why}")
         return files
     if (folder / WHOLE).is_file():
         return [WHOLE]
@@ -112,7 +116,7 @@ def _tensors(folder: Path, files: list[str]) -> dict[str, Tensor]:
     try:
         return {name: tensor for file in files for name, tensor in load_file(folder / file).items()}
     except (SafetensorError, OSError) as error:
-        raise ConfigError(f"weights={folder}: not whole ({error}); get the file again") from None
+        raise ConfigError(f"not whole ({error}); get the file again") from None
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -8,17 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runs.build.objects import build_model
-from runs.published.families import family
-from tests.lab import config
+from runs.build.model import build_model
+from runs.compose.compose import composed
+from runs.job.run import Run
+from runs.published.family import names, overrides
 
 
 def built(peer: nn.Module) -> Any:
     """With weights of its own."""
-    return build_model(composed(*family(peer.config.to_dict()).overrides), vocab_size=2).eval()
+    run = made(tuple(overrides(peer.config.to_dict())))
+    return build_model(run.model, vocab_size=2, seed=0).eval()
 
 
-composed = functools.cache(config)
+@functools.cache
+def made(words: tuple[str, ...]) -> Run:
+    """Of a family's words, not all of which each of its models reads."""
+    return composed(words).run
 
 
 def twin(peer: nn.Module) -> Any:
@@ -30,11 +35,11 @@ def twin(peer: nn.Module) -> Any:
 
 def our_state(peer: nn.Module) -> dict[str, Tensor]:
     theirs = peer.state_dict()
-    return family(peer.config.to_dict()).names(theirs).to_ours(theirs)
+    return names(peer.config.to_dict(), theirs).to_ours(theirs)
 
 
 def their_state(peer: nn.Module, ours: dict[str, Tensor]) -> dict[str, Tensor]:
-    return family(peer.config.to_dict()).names(ours).to_theirs(ours)
+    return names(peer.config.to_dict(), ours).to_theirs(ours)
 
 
 def close(a: Tensor, b: Tensor) -> None:
@@ -43,7 +48,7 @@ def close(a: Tensor, b: Tensor) -> None:
 
 
 def left_padded(lengths: list[int]) -> tuple[Tensor, Tensor]:
-    """Which tokens are real, and their places: a padded token has place 0 and is a document of its own."""
+    """Which tokens are real, and their positions: a padded token has position 0 and is a document of its own."""
     width = max(lengths)
     starts = torch.tensor([[width - length] for length in lengths])
     offset = torch.arange(width) - starts
@@ -51,6 +56,6 @@ def left_padded(lengths: list[int]) -> tuple[Tensor, Tensor]:
 
 
 def right_padded(lengths: list[int]) -> tuple[Tensor, Tensor]:
-    place = torch.arange(max(lengths)).expand(len(lengths), -1)
-    real = place < torch.tensor(lengths)[:, None]
-    return real, place.where(real, 0)
+    positions = torch.arange(max(lengths)).expand(len(lengths), -1)
+    real = positions < torch.tensor(lengths)[:, None]
+    return real, positions.where(real, 0)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 transformers = pytest.importorskip("transformers", reason="the reference implementation comes with the extra 'peers'")
-transformers.logging.set_verbosity_error()  # it tells which kernels it lacks
+transformers.logging.set_verbosity_error()  # it reports the kernels it lacks
 
 VOCAB = 61
 LLAMA = {

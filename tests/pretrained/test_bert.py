@@ -51,10 +51,13 @@ def test_hidden_pooled_and_both_heads(make: Callable[[], Any]) -> None:
 
 
 def test_padding_changes_no_real_token() -> None:
-    peer, (real, places) = peers.bert(), right_padded([15, 7, 1])
+    peer, (real, positions) = peers.bert(), right_padded([15, 7, 1])
     tokens, types = text(*real.shape)
     model, own = with_weights(peer)
-    x, expected = model(tokens, types=types, positions=places), peer(tokens, attention_mask=real.long(), token_type_ids=types)
+    x, expected = (
+        model(tokens, types=types, positions=positions),
+        peer(tokens, attention_mask=real.long(), token_type_ids=types),
+    )
     close(own["mlm"](x, model.embedding.weight)[real], expected.prediction_logits[real])
     close(own["nsp"](model.pooled(x)), expected.seq_relationship_logits)
 
@@ -62,10 +65,10 @@ def test_padding_changes_no_real_token() -> None:
 def test_packed_documents_are_separate_ones() -> None:
     peer, lengths = peers.bert(), [6, 1, 9]
     tokens, types = text(2, sum(lengths))
-    places = torch.cat([torch.arange(length) for length in lengths]).expand(2, -1)
+    positions = torch.cat([torch.arange(length) for length in lengths]).expand(2, -1)
     parts = zip(tokens.split(lengths, dim=1), types.split(lengths, dim=1), strict=True)
     expected = torch.cat([peer.bert(part, token_type_ids=kind).last_hidden_state for part, kind in parts], dim=1)
-    close(twin(peer)(tokens, types=types, positions=places), expected)
+    close(twin(peer)(tokens, types=types, positions=positions), expected)
 
 
 def test_no_segments_are_segment_0() -> None:

@@ -23,8 +23,8 @@ MODELS: dict[str, Callable[[], Any]] = {
     "llama, yarn": lambda: peers.llama(rope_scaling=dict(peers.YARN)),
     "llama, yarn, temperature": lambda: peers.llama(rope_scaling={**peers.YARN, "attention_factor": 1.5}),
     "phi3": peers.phi3,
-    "phi3, half turns": lambda: peers.phi3(partial_rotary_factor=0.5),
-    "phi3, three quarters turn": lambda: peers.phi3(partial_rotary_factor=0.75, hidden_size=96),
+    "phi3, half of it rotates": lambda: peers.phi3(partial_rotary_factor=0.5),
+    "phi3, three quarters rotate": lambda: peers.phi3(partial_rotary_factor=0.75, hidden_size=96),
     "phi3, no window": lambda: peers.phi3(sliding_window=None, num_key_value_heads=6, tie_word_embeddings=True),
     "qwen2": peers.qwen2,
     "qwen2, untied": lambda: peers.qwen2(tie_word_embeddings=False),
@@ -46,7 +46,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "mamba": peers.mamba,
     "mamba, untied": lambda: peers.mamba(tie_word_embeddings=False, time_step_rank=5, expand=3),
 }
-PACKS_ITSELF = ("gpt2", "llama", "phi3", "qwen2", "mixtral", "deepseek_v2")  # places alone tell it where documents begin
+PACKS_ITSELF = ("gpt2", "llama", "phi3", "qwen2", "mixtral", "deepseek_v2")  # positions alone mark where documents begin
 
 every_model = pytest.mark.parametrize("name", MODELS)
 
@@ -57,7 +57,7 @@ def tokens(*shape: int) -> torch.Tensor:
 
 def theirs(peer: Any, text: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
     if peer.config.model_type == "mamba":
-        more.pop("position_ids", None)  # it has no places
+        more.pop("position_ids", None)  # it has no positions
     logits: torch.Tensor = peer(text, use_cache=False, **more).logits
     return logits
 
@@ -77,21 +77,21 @@ def test_a_text(name: str) -> None:
 @every_model
 @pytest.mark.parametrize("padded", [left_padded, right_padded])
 def test_padding_changes_no_real_token(name: str, padded: Callable[..., Any]) -> None:
-    peer, (real, places) = MODELS[name](), padded([17, 9, 1])
+    peer, (real, positions) = MODELS[name](), padded([17, 9, 1])
     text = tokens(*real.shape)
-    expected = theirs(peer, text, attention_mask=real.long(), position_ids=places)
-    close(twin(peer)(text, positions=places)[real], expected[real])
+    expected = theirs(peer, text, attention_mask=real.long(), position_ids=positions)
+    close(twin(peer)(text, positions=positions)[real], expected[real])
 
 
 @every_model
 def test_packed_documents_are_separate_ones(name: str) -> None:
     peer, lengths = MODELS[name](), [5, 1, 11, 4]
     text = tokens(2, sum(lengths))
-    places = torch.cat([torch.arange(length) for length in lengths]).expand(2, -1)
-    logits = twin(peer)(text, positions=places)
+    positions = torch.cat([torch.arange(length) for length in lengths]).expand(2, -1)
+    logits = twin(peer)(text, positions=positions)
     close(logits, torch.cat([theirs(peer, part) for part in text.split(lengths, dim=1)], dim=1))
     if name in PACKS_ITSELF:
-        close(logits, theirs(peer, text, position_ids=places))
+        close(logits, theirs(peer, text, position_ids=positions))
 
 
 @every_model
@@ -106,14 +106,14 @@ def test_step_by_step(name: str) -> None:
 
 @every_model
 def test_step_by_step_after_padding(name: str) -> None:
-    peer, (real, places) = MODELS[name](), left_padded([12, 5])
+    peer, (real, positions) = MODELS[name](), left_padded([12, 5])
     text = tokens(2, 12)
     model = twin(peer)
     cache = model.init_cache(2, 12)
     steps = [8, 1, 1, 1, 1]
-    pieces = zip(text.split(steps, dim=1), places.split(steps, dim=1), strict=True)
+    pieces = zip(text.split(steps, dim=1), positions.split(steps, dim=1), strict=True)
     logits = torch.cat([model(part, positions=at, cache=cache) for part, at in pieces], dim=1)
-    close(logits[real], theirs(peer, text, attention_mask=real.long(), position_ids=places)[real])
+    close(logits[real], theirs(peer, text, attention_mask=real.long(), position_ids=positions)[real])
 
 
 @every_model

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from runs.build.errors import ConfigError
-from runs.build.objects import build_model
+from runs.build.model import build_model
 from runs.published import folder as weights
 from tests.pretrained import peers
-from tests.pretrained.ours import built, close, composed, our_state
+from tests.pretrained.ours import built, close, made, our_state
 
 every_family = pytest.mark.parametrize("family", peers.FAMILIES)
 
@@ -36,8 +36,8 @@ def test_a_folder_of_the_reference(family: str, shard: str, tmp_path: Path) -> N
     read, expected = weights.load(tmp_path), our_state(peer)
     assert read.keys() == expected.keys()
     assert all(torch.equal(read[name], expected[name]) for name in read)
-    told = weights.overrides(weights.read_config(tmp_path))  # the file leaves out what is the reference's default
-    model = build_model(composed(*told), vocab_size=2)
+    words = weights.overrides(weights.read_config(tmp_path))  # the file leaves out what is the reference's default
+    model = build_model(made(tuple(words)).model, vocab_size=2, seed=0)
     model.load_state_dict({name: tensor for name, tensor in read.items() if not name.startswith("heads.")})
 
 
@@ -45,8 +45,8 @@ def test_a_folder_of_the_reference(family: str, shard: str, tmp_path: Path) -> N
 def test_a_folder_for_the_reference(family: str, tmp_path: Path) -> None:
     peer = peers.FAMILIES[family]()
     weights.save(tmp_path / "new" / "folder", our_state(peer), peer.config.to_dict())
-    loaded, told = type(peer).from_pretrained(tmp_path / "new" / "folder", local_files_only=True, output_loading_info=True)
-    assert not any(told.values()), told
+    loaded, loading = type(peer).from_pretrained(tmp_path / "new" / "folder", local_files_only=True, output_loading_info=True)
+    assert not any(loading.values()), loading
     close(logits(loaded.eval()), logits(peer))
 
 
@@ -58,7 +58,7 @@ def test_read_and_written_again_it_is_the_same_file(tmp_path: Path) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_half_precision_stays_and_is_told(tmp_path: Path) -> None:
+def test_half_precision_stays_and_is_recorded(tmp_path: Path) -> None:
     peer = peers.llama()
     weights.save(tmp_path, {name: t.bfloat16() for name, t in our_state(peer).items()}, peer.config.to_dict())
     assert weights.read_config(tmp_path)["torch_dtype"] == "bfloat16"
@@ -108,16 +108,20 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     [
         ({"model_type": "absent"}, "names no model_type"),
         ({"model_type": "t5"}, "model_type='t5': no name map for this family; there are bert, deepseek_v2, gpt2"),
+        ({"model_type": ["llama"]}, r"model_type=\['llama'\]: no name map for this family"),
+        ({"model_type": "rope"}, "model_type='rope': no name map for this family"),  # a file of the room, but no family
+        ({"model_type": "os"}, "model_type='os': no name map for this family"),
         ({"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, r"rope_scaling of type 'dynamic' is not expressed here"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu' is not expressed here; only 'silu' is"),
         ({"hidden_size": "48"}, "config.json of a llama: d_model would be '48'; a whole number from 1 is expected"),
+        ({"hidden_size": "48", "head_dim": "absent"}, "config.json of a llama: d_model would be '48'; a whole number from 1"),
         ({"rms_norm_eps": "1e-5"}, "config.json of a llama: norm_eps would be '1e-5'; a number is expected"),
         ({"hidden_size": "absent"}, "config.json of a llama: hidden_size is missing"),
         ({"num_hidden_layers": 1}, "no such tensor in this layout"),
         ({"num_hidden_layers": 3}, "model.layers.2.* missing from these weights"),
     ],
 )
-def test_what_cannot_be_loaded_is_told_in_one_line(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_what_cannot_be_loaded_is_reported_in_one_line(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     place = folder(tmp_path, **changes)
     with pytest.raises(ConfigError, match=message) as caught:
         weights.load(place)
@@ -125,7 +129,7 @@ def test_what_cannot_be_loaded_is_told_in_one_line(changes: dict[str, Any], mess
     assert str(caught.value).count(str(place)) == 1
 
 
-def test_a_folder_that_is_not_whole_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     place = folder(tmp_path)
     whole = (place / "model.safetensors").read_bytes()
     (place / "model.safetensors").write_bytes(whole[:-100])

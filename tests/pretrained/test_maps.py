@@ -1,4 +1,4 @@
-"""Name maps: nothing is lost on the way, and what does not fit is told."""
+"""Name maps: nothing is lost on the way, and what does not fit is reported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from arch.pretrained import NameMap, bert, gpt2, llama, marian, mixtral, phi3
 from arch.pretrained.mapping import SQUEEZE, STACK, TRANSPOSE, chunks, reorder, rule, split
-from runs.published.families import family as family_of
+from runs.published.family import names as names_of
 from tests.pretrained import peers
 from tests.pretrained.ours import our_state, their_state
 
@@ -28,8 +28,8 @@ def test_there_and_back_is_the_same_to_the_bit(family: str) -> None:
 def test_tied_tensors_may_be_left_out(family: str) -> None:
     peer = peers.FAMILIES[family]()
     ours, tied = our_state(peer), tuple(peer._tied_weights_keys or []) if peer.config.tie_word_embeddings else ()
-    kept = {name: t for name, t in peer.state_dict().items() if not name.endswith(tied)}
-    again = family_of(peer.config.to_dict()).names(kept).to_ours(kept)
+    given = {name: t for name, t in peer.state_dict().items() if not name.endswith(tied)}
+    again = names_of(peer.config.to_dict(), given).to_ours(given)
     assert again.keys() == ours.keys()
     assert all(torch.equal(again[name], ours[name]) for name in ours)
 
@@ -42,8 +42,8 @@ def test_tied_tensors_may_be_left_out(family: str) -> None:
         (SQUEEZE, 1, (1, 7)),
         (split(1, 4), 1, (5, 7)),
         (chunks(5), 1, (15, 7)),
-        (reorder([2, 0, 1]), 1, (3, 7)),
-        (reorder([2, 0, 1, 3], dim=1), 1, (5, 4)),
+        (reorder(torch.tensor([2, 0, 1])), 1, (3, 7)),
+        (reorder(torch.tensor([2, 0, 1, 3]), dim=1), 1, (5, 4)),
     ],
 )
 def test_operations_are_undone(operation: Any, n_theirs: int, shape: tuple[int, ...]) -> None:
@@ -92,21 +92,21 @@ def test_older_spellings_of_llama() -> None:
     assert names.to_ours(older).keys() == names.to_ours(theirs).keys()
 
 
-def test_a_name_without_a_place_is_told_with_the_nearest() -> None:
+def test_a_name_without_a_rule_is_reported_with_the_nearest() -> None:
     state = peers.llama().state_dict()
     state["model.layers.1.mlp.up_prj.weight"] = state.pop("model.layers.1.mlp.up_proj.weight")
     with pytest.raises(ValueError, match=r"up_prj.weight \(did you mean model.layers.1.mlp.up_proj.weight\?\): no such tensor"):
         llama.names(n_layers=2).to_ours(state)
 
 
-def test_a_missing_tensor_is_told() -> None:
+def test_a_missing_tensor_is_reported() -> None:
     state = peers.mixtral().state_dict()
     del state["model.layers.0.block_sparse_moe.experts.3.w2.weight"]
     with pytest.raises(ValueError, match=r"^model.layers.0.block_sparse_moe.experts.3.w2.weight: missing"):
         mixtral.names(n_layers=2, n_experts=5).to_ours(state)
 
 
-def test_more_layers_than_told_are_refused() -> None:
+def test_more_layers_than_given_are_refused() -> None:
     with pytest.raises(ValueError, match=r"model.layers.1.* and 6 more: no such tensor"):
         llama.names(n_layers=1).to_ours(peers.llama().state_dict())
 
@@ -135,7 +135,7 @@ def test_our_own_copy_that_differs_is_refused() -> None:
         marian.names(n_layers=2, n_decoder_layers=2, d_model=36, max_seq=40).to_theirs(ours)
 
 
-def test_places_that_no_formula_gives_are_refused() -> None:
+def test_positions_that_no_formula_gives_are_refused() -> None:
     state = dict(peers.marian().state_dict())
     name = "model.decoder.embed_positions.weight"
     state[name] = state[name].flip(0)
@@ -143,11 +143,19 @@ def test_places_that_no_formula_gives_are_refused() -> None:
         marian.names(n_layers=2, n_decoder_layers=2, d_model=36, max_seq=40).to_ours(state)
 
 
-def test_a_shape_that_does_not_fit_is_told() -> None:
+def test_a_shape_that_does_not_fit_is_reported() -> None:
     with pytest.raises(
         ValueError, match=r"layers.0.self_attn.qkv_proj.weight \(80, 48\): does not become layers.0.mixer.q_proj"
     ):
         phi3.names(n_layers=2, n_heads=6, n_kv_heads=6, d_head=8).to_ours(peers.phi3().state_dict())
+
+
+def test_a_matrix_that_is_none_is_reported_in_one_line() -> None:
+    state = dict(peers.gpt2().state_dict())
+    state["transformer.h.0.mlp.c_fc.weight"] = torch.ones(4)
+    with pytest.raises(ValueError, match=r"mlp.c_fc.weight \(4,\): does not become layers.0.ffn.up_proj.weight") as caught:
+        gpt2.names(n_layers=2).to_ours(state)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_tensor_under_two_spellings_is_refused() -> None:

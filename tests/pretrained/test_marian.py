@@ -39,25 +39,25 @@ def test_two_texts(name: str) -> None:
 
 @every_model
 def test_padding_around_the_source_is_not_seen(name: str) -> None:
-    peer, (real, places) = MODELS[name](), right_padded([14, 6, 1])
+    peer, (real, positions) = MODELS[name](), right_padded([14, 6, 1])
     source, target = tokens(*real.shape), tokens(3, 8, seed=2)
     expected = peer(input_ids=source, attention_mask=real.long(), decoder_input_ids=target).logits
-    close(twin(peer)(source, target, source_positions=places), expected)
+    close(twin(peer)(source, target, source_positions=positions), expected)
 
 
 @every_model
 def test_padding_behind_the_target_changes_no_real_token(name: str) -> None:
-    peer, (real, places) = MODELS[name](), right_padded([10, 4])
+    peer, (real, positions) = MODELS[name](), right_padded([10, 4])
     source, target = tokens(2, 12), tokens(*real.shape, seed=2)
     expected = peer(input_ids=source, decoder_input_ids=target, decoder_attention_mask=real.long()).logits
-    close(twin(peer)(source, target, positions=places)[real], expected[real])
+    close(twin(peer)(source, target, positions=positions)[real], expected[real])
 
 
 @every_model
 def test_step_by_step(name: str) -> None:
-    peer, (real, places) = MODELS[name](), right_padded([11, 5])
+    peer, (real, positions) = MODELS[name](), right_padded([11, 5])
     source, target = tokens(*real.shape), tokens(2, 9, seed=2)
-    reading = twin(peer).reading(source, places)
+    reading = twin(peer).reading(source, positions)
     cache = reading.init_cache(2, 9)
     logits = torch.cat([reading(part, cache=cache) for part in target.split([3, 1, 1, 2, 1, 1], dim=1)], dim=1)
     close(logits, peer(input_ids=source, attention_mask=real.long(), decoder_input_ids=target).logits)

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from runs.build.errors import ConfigError
-from runs.build.stack import parse, tiled
-from runs.published.describe import describe
-from runs.published.folder import overrides
+from runs.published.family import config_of, family_of_model, overrides
 from tests.lab import config
+from tests.pretrained.ours import made
 
 LLAMA = {
     "model_type": "llama",
@@ -170,36 +169,36 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 YARN = PUBLISHED["deepseek_v2_lite"]["rope_scaling"]
 
 
-def agrees(told: Any, named: Any) -> bool:
-    """Everything that the named model sets is told alike; what is told besides are values that it leaves at their defaults."""
-    if isinstance(named, dict) and isinstance(told, dict):
-        return all(key in told and agrees(told[key], value) for key, value in named.items())
-    return bool(told == named)
+def agrees(built: Any, named: Any) -> bool:
+    """Everything that the named model sets is set alike; what is set besides are values that it leaves at their defaults."""
+    if isinstance(named, dict) and isinstance(built, dict):
+        return all(key in built and agrees(built[key], value) for key, value in named.items())
+    if isinstance(named, list) and isinstance(built, list):
+        return len(built) == len(named) and all(map(agrees, built, named))
+    return bool(built == named)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_config_is_the_model_of_that_name(name: str) -> None:
-    told, named = config(*overrides(PUBLISHED[name])), config(f"model={name}")
-    for model in (told["model"], named["model"]):
-        if "layers" in model:
-            model["layers"] = model["layers"] and tiled(parse(model["layers"]), named["size"]["n_layers"])
-    if "d_gated" in str(overrides(PUBLISHED[name])):
-        del named["size"]["d_ff"]  # no ffn has it
-    for part in ("size", "shared", "model", "block", "layers"):
-        assert agrees(told[part], named[part]), (part, told[part], named[part])
+    built, named = made(tuple(overrides(PUBLISHED[name]))), config(f"model={name}")
+    assert agrees(built.model, named.model)
+    assert agrees(built.shared, named.shared)
+    assert all(built.size[key] == named.size[key] for key in ("d_model", "n_layers", "max_seq", "vocab_size"))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_model_is_described_as_its_published_config_does(name: str) -> None:
     published = PUBLISHED[name]
-    told = describe(published["model_type"], config(*overrides(published)))
-    assert published.keys() - told.keys() <= {"pretraining_tp", "max_window_layers"} | ({"sliding_window"} & published.keys())
+    run = made(tuple(overrides(published)))
+    built = config_of(family_of_model(name), run.model, run.size)
+    assert built["model_type"] == published["model_type"]
+    assert published.keys() - built.keys() <= {"pretraining_tp", "max_window_layers"} | ({"sliding_window"} & published.keys())
     if scaling := published.get("rope_scaling"):
         published = published | {
             "rope_scaling": {"rope_type": scaling["type"], **{k: scaling[k] for k in scaling if k != "type"}}
         }
-    assert {key: told[key] for key in told.keys() & published.keys()} == {
-        key: published[key] for key in told.keys() & published.keys()
+    assert {key: built[key] for key in built.keys() & published.keys()} == {
+        key: published[key] for key in built.keys() & published.keys()
     }
 
 
@@ -215,7 +214,7 @@ def test_a_model_is_described_as_its_published_config_does(name: str) -> None:
         ("llama2_7b", {"rope_scaling": {"rope_type": "linear", "factor": "8"}}, "rope_scaling.factor is '8'; a number"),
         ("llama2_7b", {"rope_scaling": {"rope_type": "linear", "factor": 2.0, "beta_fast": 3}}, "rope_scaling.beta_fast=3 is"),
         ("llama2_7b", {"rope_scaling": {"rope_type": "yarn", "factor": 8.0, "truncate": False}}, "truncate=false is not"),
-        ("phi3_mini", {"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, "'longrope' is not .* unstretched only"),
+        ("phi3_mini", {"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, "'longrope' is not .* unscaled only"),
         ("qwen2_5_0_5b", {"use_sliding_window": True}, "only False is"),
         ("olmoe_1b_7b", {"clip_qkv": 8.0}, "only None is"),
         ("deepseek_v2_lite", {"topk_method": "group_limited_greedy"}, "only 'greedy' is"),
@@ -227,6 +226,12 @@ def test_a_model_is_described_as_its_published_config_does(name: str) -> None:
             {"rope_scaling": YARN | {"attention_factor": 2.0}},
             "rope_scaling.attention_factor=2.0 is not",
         ),
+        ("llama2_7b", {"attention_bias": "qkv"}, "attention_bias is 'qkv'; true or false is expected"),
+        ("llama2_7b", {"tie_word_embeddings": "${seed}"}, "tie_word_embeddings is '\\${seed}'; true or false is expected"),
+        ("mamba_130m", {"state_size": "${size.n_layers}"}, "d_state would be '\\${size.n_layers}'; a whole number from 1"),
+        ("phi3_mini", {"partial_rotary_factor": "0.5"}, "partial_rotary_factor would be '0.5'; a number is expected"),
+        ("deepseek_v2_lite", {"first_k_dense_replace": "1"}, "first_k_dense_replace would be '1'; a whole number"),
+        ("mixtral_8x7b", {"intermediate_size": None}, "the width of an expert would be None; a whole number from 1"),
         ("mamba_130m", {"use_bias": True}, "only False is"),
         ("mamba_130m", {"hidden_act": "relu"}, "only 'silu' is"),
     ],

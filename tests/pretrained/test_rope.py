@@ -10,7 +10,7 @@ import torch
 
 from runs.build.objects import build
 from runs.published.folder import overrides
-from tests.lab import config
+from tests.pretrained.ours import made
 from tests.pretrained.peers import transformers
 from tests.pretrained.test_published import PUBLISHED
 
@@ -33,7 +33,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def rotary(name: str) -> Any:
-    return build(config(*overrides(CONFIGS[name]))["block"]["mixer"]["position"], "position")
+    return build(made(tuple(overrides(CONFIGS[name]))).model["layers"][0]["mixer"]["position"], "position")
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -77,7 +77,7 @@ def test_an_encoder_decoder_writes_as_the_reference_does(tmp_path: Path, capsys:
 
 def test_a_published_model_can_be_looked_into(published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     look.main([f"weights={published}", "text=the lazy fox", "token=lazy", "k=3", f"out={tmp_path}"])
-    told = capsys.readouterr().out
-    assert "q_proj" in told
-    assert "nearest to 'lazy'" in told
+    printed = capsys.readouterr().out
+    assert "q_proj" in printed
+    assert "nearest to 'lazy'" in printed
     assert (tmp_path / "attention.png").is_file()
