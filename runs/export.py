@@ -25,7 +25,7 @@ from .job.run import Run
 from .job.start import Restored, restore, vocab_size
 from .published import folder as weights
 from .published import tokenizer_json
-from .published.family import Family, config_of, family_named, family_of_config, family_of_model, overrides
+from .published.family import Family, config_of, family_named, family_of_config, overrides
 from .published.nodes import Node, completed, first_difference
 from .published.settings import Config
 from .tokenizer import Tokenizer
@@ -74,7 +74,13 @@ def start_config(folder: str | None) -> Config:
 
 
 def family_of_run(run: Run, start: Config) -> Family:
-    return family_of_config(start) if start else family_of_model(run.choices["model"])
+    """Raises ConfigError: the run's model is none that is published."""
+    if start:
+        return family_of_config(start)
+    if run.family is None:
+        model = run.choices["model"]
+        raise ConfigError(f"model={model} belongs to no published layout; name the one to write, as in family=llama")
+    return family_named(run.family, f"family={run.family}")
 
 
 def refuse_another(model: Node, published: Config) -> None:

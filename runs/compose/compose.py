@@ -138,7 +138,7 @@ def run_of(resolved: dict[str, Any], choices: Mapping[str, str]) -> Run:
     precision = pick_precision(resolved["train"]["precision"], device)
     settings, machine = settings_of({**resolved["train"], "device": str(device), "precision": precision})
     study: Study = call(Study, {k: v for k, v in resolved["study"].items() if k not in ("arms", "seeds")}, "study")
-    own = ("seed", "out", "size", "shared", "causal", "run", "weights", *NODES)
+    own = ("seed", "out", "size", "shared", "causal", "family", "run", "weights", *NODES)
     values = {key: resolved[key] for key in own}
     return Run(**values, study=study, choices=choices, settings=without_idle_losses(settings, values["model"]), machine=machine)
 

@@ -28,7 +28,13 @@ def inherit(config: DictConfig, words: Sequence[str]) -> Run:
         raise ConfigError(f"run={folder}: it has not begun (its env.json names no vocab_size); train it first")
     size = {**theirs.size, "vocab_size": env["vocab_size"]}
     tokenizer = theirs.data.get("tokenizer", _plain_node(config.tokenizer))
-    made_from = {"size": size, "shared": theirs.shared, "causal": theirs.causal, "tokenizer": tokenizer}
+    made_from = {
+        "size": size,
+        "shared": theirs.shared,
+        "causal": theirs.causal,
+        "family": theirs.family,
+        "tokenizer": tokenizer,
+    }
     for word in words:
         key, _, value = word.lstrip("+~").partition("=")
         if KEYS[group_of(word)].inherited and (there := _there(theirs, made_from, key)) != _read(value):

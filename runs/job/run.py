@@ -49,8 +49,9 @@ class Run:
 
     label: what tables call its arm. choices: group -> option, of the groups that it reads. model ... schedule: the nodes that
     it is built from, with no reference left and every ``layers`` a list with one node per block. size, shared, causal: what
-    the nodes were made from. run, weights: the folder that it starts from, if any. identity: 64 hex digits that name what it
-    computes, seed included; two spellings of one run share them.
+    the nodes were made from. family: the published layout that its weights can be written in. run, weights: the folder that
+    it starts from, if any. identity: 64 hex digits that name what it computes, seed included; two spellings of one run share
+    them.
     """
 
     seed: int
@@ -61,6 +62,7 @@ class Run:
     size: Mapping[str, Any]
     shared: Mapping[str, Any]
     causal: bool
+    family: str | None
     run: str | None
     weights: str | None
     model: Node

@@ -69,7 +69,6 @@ def head_config(tensors: Mapping[str, Tensor]) -> Config:
 FAMILY = Family(
     model_type="bert",
     architecture="BertModel",
-    models=("bert_base", "bert_large"),
     overrides=overrides,
     names=names,
     config=config,

@@ -117,7 +117,6 @@ def config(model: Node, size: Size) -> Config:
 FAMILY = Family(
     model_type="deepseek_v2",
     architecture="DeepseekV2ForCausalLM",
-    models=("deepseek_v2_lite",),
     overrides=overrides,
     names=names,
     config=config,

@@ -23,8 +23,8 @@ from .settings import Config
 class Family:
     """One published layout, in both directions.
 
-    Args:   model_type: as its config.json says. architecture: its class in transformers. models: those of conf/model that
-            are written in this layout.
+    Args:   model_type: as its config.json says, and as conf/model/<name>.yaml says with ``family:`` of a model in this layout.
+            architecture: its class in transformers.
             overrides: config.json -> the command line that builds the model. names: config.json and the tensors' names,
             theirs or ours -> the map between them. config: a model with its layers one by one, and size -> config.json.
             heads: the objective's node -> the heads that the layout has room for. head_config: the tensors of these heads ->
@@ -34,7 +34,6 @@ class Family:
 
     model_type: str
     architecture: str
-    models: tuple[str, ...]
     overrides: Callable[[Config], list[str]]
     names: Callable[[Config, Collection[str]], NameMap]
     config: Callable[[Node, Size], Config]
@@ -60,14 +59,6 @@ def family_named(model_type: Any, asked: str) -> Family:
 
 def family_of_config(config: Config) -> Family:
     return family_named(config["model_type"], f"model_type={config['model_type']!r}")
-
-
-def family_of_model(name: str) -> Family:
-    """The family of one of the models in conf/model. Raises ConfigError: none declares it."""
-    for family in families().values():
-        if name in family.models:
-            return family
-    raise ConfigError(f"model={name} belongs to no published layout; name the one to write, as in family=llama")
 
 
 def overrides(config: Config) -> list[str]:

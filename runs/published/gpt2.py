@@ -52,7 +52,6 @@ def config(model: Node, size: Size) -> Config:
 FAMILY = Family(
     model_type="gpt2",
     architecture="GPT2LMHeadModel",
-    models=("gpt2", "gpt2_medium", "gpt2_large", "gpt2_xl"),
     overrides=overrides,
     names=names,
     config=config,

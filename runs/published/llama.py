@@ -42,7 +42,6 @@ def config(model: Node, size: Size) -> Config:
 FAMILY = Family(
     model_type="llama",
     architecture="LlamaForCausalLM",
-    models=("llama2_7b", "llama3_8b"),
     overrides=overrides,
     names=names,
     config=config,

@@ -53,7 +53,6 @@ def config(model: Node, size: Size) -> Config:
 FAMILY = Family(
     model_type="mamba",
     architecture="MambaForCausalLM",
-    models=("mamba_130m",),
     overrides=overrides,
     names=names,
     config=config,

@@ -68,7 +68,6 @@ def config(model: Node, size: Size) -> Config:
 FAMILY = Family(
     model_type="marian",
     architecture="MarianMTModel",
-    models=("transformer_base", "transformer_big"),
     overrides=overrides,
     names=names,
     config=config,

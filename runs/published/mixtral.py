@@ -40,7 +40,6 @@ def config(model: Node, size: Size) -> Config:
 FAMILY = Family(
     model_type="mixtral",
     architecture="MixtralForCausalLM",
-    models=("mixtral_8x7b",),
     overrides=overrides,
     names=names,
     config=config,

@@ -49,7 +49,6 @@ def config(model: Node, size: Size) -> Config:
 FAMILY = Family(
     model_type="olmoe",
     architecture="OlmoeForCausalLM",
-    models=("olmoe_1b_7b",),
     overrides=overrides,
     names=names,
     config=config,

@@ -49,7 +49,6 @@ def config(model: Node, size: Size) -> Config:
 FAMILY = Family(
     model_type="phi3",
     architecture="Phi3ForCausalLM",
-    models=("phi3_mini",),
     overrides=overrides,
     names=names,
     config=config,

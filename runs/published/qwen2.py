@@ -33,7 +33,6 @@ def config(model: Node, size: Size) -> Config:
 FAMILY = Family(
     model_type="qwen2",
     architecture="Qwen2ForCausalLM",
-    models=("qwen2_5_0_5b",),
     overrides=overrides,
     names=names,
     config=config,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from runs.build.errors import ConfigError
-from runs.published.family import config_of, family_of_model, overrides
+from runs.published.family import config_of, families, overrides
 from tests.lab import config
 from tests.pretrained.ours import made
 
@@ -190,7 +190,7 @@ def test_a_published_config_is_the_model_of_that_name(name: str) -> None:
 def test_a_model_is_described_as_its_published_config_does(name: str) -> None:
     published = PUBLISHED[name]
     run = made(tuple(overrides(published)))
-    built = config_of(family_of_model(name), run.model, run.size)
+    built = config_of(families()[run.family], run.model, run.size)
     assert built["model_type"] == published["model_type"]
     assert published.keys() - built.keys() <= {"pretraining_tp", "max_window_layers"} | ({"sliding_window"} & published.keys())
     if scaling := published.get("rope_scaling"):
