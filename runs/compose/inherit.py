@@ -28,13 +28,7 @@ def inherit(config: DictConfig, words: Sequence[str]) -> Run:
         raise ConfigError(f"run={folder}: it has not begun (its env.json names no vocab_size); train it first")
     size = {**theirs.size, "vocab_size": env["vocab_size"]}
     tokenizer = theirs.data.get("tokenizer", _plain_node(config.tokenizer))
-    made_from = {
-        "size": size,
-        "shared": theirs.shared,
-        "causal": theirs.causal,
-        "family": theirs.family,
-        "tokenizer": tokenizer,
-    }
+    made_from = {key: getattr(theirs, key) for key in ("shared", "causal", "family")} | {"size": size, "tokenizer": tokenizer}
     for word in words:
         key, _, value = word.lstrip("+~").partition("=")
         if KEYS[group_of(word)].inherited and (there := _there(theirs, made_from, key)) != _read(value):
