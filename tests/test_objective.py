@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from arch.contracts import longest_document
+from arch.contracts import Memory, documents, real
 from arch.init import initialise
-from arch.mixer import Memory
+from arch.mixer import CrossAttention
 from runs.build import build_model
 from runs.data.contract import IGNORED, Batch, Data
 from runs.data.draws import HELD_OUT, generator
@@ -69,7 +69,7 @@ class Backwards(Made):
 
     def rows(self, rng: np.random.Generator, b: int, s: int) -> Batch:
         source, tokens, targets = (np.full((b, s), fill) for fill in (self.pad, self.pad, IGNORED))
-        places, written = np.zeros((b, s), dtype=np.int64), np.zeros((b, s), dtype=np.int64)
+        places, written = np.full((b, s), -1), np.full((b, s), -1)
         for row, n in enumerate(rng.integers(2, 5, b)):
             word = rng.integers(0, LETTERS, n)
             source[row, :n], places[row, :n] = word, np.arange(n)
@@ -283,19 +283,22 @@ def test_the_language_models_question_is_asked_on_the_same_rows() -> None:
 
 def test_the_last_real_token_speaks_for_a_padded_row() -> None:
     x = torch.arange(12.0).view(2, 6, 1)
-    positions = torch.tensor([[0, 1, 2, 0, 0, 0], [0, 0, 0, 1, 2, 3]])
+    positions = torch.tensor([[0, 1, 2, -1, -1, -1], [-2, -1, 0, 1, 2, 3]])
     assert pooled(nn.Identity(), x, positions, "last").flatten().tolist() == [2, 11]
     assert pooled(nn.Identity(), x, positions, "mean").flatten().tolist() == [1, 9.5]
+    assert pooled(nn.Identity(), x, positions, "first").flatten().tolist() == [0, 8]
     assert pooled(nn.Identity(), x, None, "last").flatten().tolist() == [5, 11]
     assert pooled(nn.Identity(), x, None, "mean").flatten().tolist() == [2.5, 8.5]
 
 
-def test_the_longest_document_of_a_row_is_its_text() -> None:
-    positions = torch.tensor([[0, 1, 2, 0, 0], [0, 0, 0, 1, 2], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0]])
-    inside = [[1, 1, 1, 0, 0], [0, 0, 1, 1, 1], [0, 1, 1, 0, 0], [1, 0, 0, 0, 0]]
-    assert longest_document(positions).int().tolist() == inside
-    memory = Memory(x=torch.zeros(4, 5, 1), positions=positions).seen()
-    assert memory is not None and torch.equal(memory[:, 0, 0], longest_document(positions))
+def test_padding_is_a_document_of_its_own_wherever_it_stands() -> None:
+    positions = torch.tensor([[0, 1, 2, -1, -1], [-2, -1, 0, 1, 2], [-1, 0, -1, 0, 1], [0, -1, -1, -1, -1]])
+    expected = [[1, 1, 1, -1, -1], [-1, -1, 1, 1, 1], [-1, 1, -1, 2, 2], [1, -1, -1, -1, -1]]
+    assert documents(positions).tolist() == expected
+    assert real(positions).tolist() == [[d > 0 for d in row] for row in expected]
+    mixer = CrossAttention(d_model=4, n_heads=1)
+    mask = mixer.project(Memory(x=torch.zeros(4, 5, 4), positions=positions)).mask
+    assert mask is not None and torch.equal(mask[:, 0, 0], real(positions))
 
 
 def test_an_encoder_reads_a_class_off_a_token_of_its_own() -> None:

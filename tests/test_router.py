@@ -163,7 +163,8 @@ def test_logits_and_choice_are_the_same_under_autocast_and_with_a_bf16_input(nam
     exact = made(x.float())
     with torch.autocast("cpu", torch.bfloat16):
         routing = made(x)
-    for found, expected in zip(routing, exact, strict=True):
+    assert routing.real is exact.real is None
+    for found, expected in zip(routing[:-1], exact[:-1], strict=True):
         assert torch.equal(found, expected) and found.dtype == expected.dtype
 
 
