@@ -74,6 +74,7 @@ class Sublayer(nn.Module):
     causal: bool = True  # whether no output depends on a later token; tested by perturbation
     outputs: tuple[str, ...]  # names of the weights whose product leaves it, as ("o_proj.weight",): ``arch.init`` scales them
 
+    @torch.no_grad()
     def scale_output(self, factor: float) -> None:
         """Multiply what comes out by the factor, by way of the weights, in place. One whose output is no matrix product
         overrides this instead of declaring ``outputs``."""

@@ -89,6 +89,17 @@ def test_cross_attention_equals_the_plain_one() -> None:
     torch.testing.assert_close(mixer(x, memory=Memory(x=source)), plain)
 
 
+def test_a_cache_takes_the_memory_over_at_the_first_call() -> None:
+    torch.manual_seed(0)
+    mixer, x, memory = CrossAttention(d_model=12, n_heads=3), torch.randn(2, 7, 12), Memory(torch.randn(2, 5, 12))
+    expected, cache = mixer(x, memory=memory), mixer.init_cache(2, 7)
+    with pytest.raises(ValueError, match="nothing to look at"):
+        mixer(x, cache=cache)
+    first = mixer(x[:, :3], memory=memory, cache=cache)
+    second = mixer(x[:, 3:5], memory=Memory(torch.randn(2, 5, 12)), cache=cache)  # a later one is not read
+    torch.testing.assert_close(torch.cat([first, second, mixer(x[:, 5:], cache=cache)], dim=1), expected)
+
+
 def test_cross_attention_without_a_memory_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing to look at"):
         CrossAttention(d_model=8, n_heads=2)(torch.zeros(1, 3, 8))

@@ -312,6 +312,38 @@ def test_an_encoder_reads_a_class_off_a_token_of_its_own() -> None:
     assert Classification(causal=False).data(Topics(), seq_len=16).vocab_size == LETTERS + 4
 
 
+class Short(Topics):
+    """Topics whose rows end early."""
+
+    def rows(self, rng: np.random.Generator, b: int, s: int) -> Batch:
+        batch, length = super().rows(rng, b, s), torch.from_numpy(rng.integers(2, s, b))[:, None]
+        place = torch.arange(s)
+        return batch._replace(positions=torch.where(place < length, place, -1))
+
+
+def test_a_frame_closes_behind_the_text_and_before_the_padding() -> None:
+    data = Framed(Short())
+    batch, plain = (d.batch(seed=0, step=0, batch_size=8, seq_len=n) for d, n in ((data, 16), (Short(), 14)))
+    assert batch.positions is not None and plain.positions is not None
+    for row, positions, text, inside in zip(batch.tokens, batch.positions, plain.tokens, plain.positions >= 0, strict=True):
+        words, n = text[inside].tolist(), int(inside.sum())
+        cls, sep, pad = (data.specials[role] for role in ("cls", "sep", "pad"))
+        assert row.tolist() == [cls, *words, sep, *[pad] * (14 - n)]
+        assert positions.tolist() == [*range(n + 2), *[-1] * (14 - n)]
+
+
+@pytest.mark.parametrize("pool", ["first", "mean", "last"])
+def test_the_class_of_a_padded_row_is_that_of_its_text(pool: Any) -> None:
+    task, data = made_task(Classification(causal=False, pool=pool), Short(), "model=encoder", "position=rotary")
+    batch = data.batch(seed=0, step=0, batch_size=8, seq_len=16)
+    assert batch.positions is not None
+    with torch.no_grad():
+        logits = task.eval()(batch)[""]
+        for row, inside in enumerate(batch.positions >= 0):
+            alone = Batch(batch.tokens[row, inside][None], batch.targets[row, inside][None])
+            torch.testing.assert_close(task(alone)[""][0], logits[row], atol=1e-5, rtol=1e-4)
+
+
 # all of them ----------------------------------------------------------------------------------------------------------
 
 
