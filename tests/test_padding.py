@@ -148,6 +148,17 @@ def test_every_router_of_conf_gives_padding_to_no_expert(option: str) -> None:
         assert 0 < load(routing).sum() <= 2 * sum(LENGTHS) + 4  # expert choice rounds up
 
 
+@pytest.mark.parametrize(
+    "words", [("ffn=moe", f"router={name}") for name in options("router")] + [("ffn=moe_shared",)], ids=",".join
+)
+def test_a_model_of_experts_gives_a_padded_text_what_it_gives_the_text_alone(words: tuple[str, ...]) -> None:
+    """Also where experts choose: with one text in the batch, it is all that they choose from."""
+    model, text, fill = tiny_model(*words, "position=rotary"), tokens(1, 17), tokens(1, 60, seed=5)
+    positions = torch.cat([torch.arange(-40, 17), torch.full((20,), -1)])[None]
+    padded = model(torch.cat([fill[:, :40], text, fill[:, 40:]], dim=1), positions=positions)
+    torch.testing.assert_close(padded[:, 40:57], model(text), atol=2e-5, rtol=1e-4)
+
+
 def test_source_and_target_of_a_padded_batch_are_routed_without_it() -> None:
     """One text of 7 tokens with and without 40 tokens of padding beside it, through an encoder and a decoder."""
     model = tiny_model("model=encoder_decoder", "ffn=moe", "router=switch", "position=rotary").train()

@@ -75,16 +75,6 @@ def test_packed_documents_equal_separate_runs(group: str, option: str) -> None:
 
 
 @every_choice
-def test_padding_on_either_side_changes_no_real_token(group: str, option: str) -> None:
-    model, text = model_of(group, option), tokens(1, 17)
-    fill = tokens(1, 60, seed=5)
-    positions = torch.cat([torch.arange(-40, 17), torch.full((20,), -1)])[None]
-    padded = model(torch.cat([fill[:, :40], text, fill[:, 40:]], dim=1), positions=positions)
-    assert padded.isfinite().all()
-    torch.testing.assert_close(padded[:, 40:57], model(text), atol=2e-5, rtol=1e-4)
-
-
-@every_choice
 def test_told_parameters_are_the_built_ones(group: str, option: str) -> None:
     model = model_of(group, option)
     cost = model.cost(64)
