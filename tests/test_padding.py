@@ -13,7 +13,6 @@ from arch.contracts import Routing
 from arch.losses import load_balance_loss, router_z_loss
 from arch.router import ExpertChoice, Switch
 from arch.routing import dropped, entropy, load
-from runs.experts import routing_loss
 from tests.lab import options, tiny_model, tokens
 from tests.test_moe import ROUTERS, gradients, make
 
@@ -188,20 +187,3 @@ def test_attention_over_a_padded_batch_gives_what_each_text_gives_alone(
     assert y.isfinite().all()
     for row, one in enumerate(real):
         torch.testing.assert_close(y[row, one], model(text[row, one][None])[0], atol=2e-5, rtol=1e-4)
-
-
-def test_a_router_gets_the_losses_that_it_asks_for() -> None:
-    weights = {"load_balance": 2.0, "router_z": 3.0}
-    for name, expected in (
-        ("topk", ("load_balance", "router_z")),
-        ("switch", ("load_balance", "router_z")),
-        ("noisy", ("load_balance", "router_z")),
-        ("balanced", ("router_z",)),
-        ("expert_choice", ("router_z",)),
-        ("hash", ()),
-    ):
-        moe = make(name)
-        moe(torch.randn(1, 30, 10))
-        assert moe.router.losses == expected
-        total = sum(weights[loss] * STATISTICS[loss](moe.routing) for loss in expected)
-        torch.testing.assert_close(routing_loss(moe.router, moe.routing, **weights), torch.as_tensor(total).float())
