@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from .contracts import Position
+from .contracts import Position, Sublayer
+from .ffn import MoE
 from .model import Decoder, StackCache
 from .model.encoder_decoder import Reading
 
@@ -163,7 +164,7 @@ def _check(model: Decoder | Reading, prompts: Sequence[Sequence[int]], max_token
     """Everything that can be refused before the model runs."""
     if not model.causal:
         blocks = (model.decoder if isinstance(model, Reading) else model).blocks
-        looking = {type(sublayer).__name__ for block in blocks for sublayer in block.sublayers if not sublayer.causal}
+        looking = {_kind(sublayer) for block in blocks for sublayer in block.sublayers if not sublayer.causal}
         raise ValueError(
             f"this model looks at later tokens ({', '.join(sorted(looking))}), so it cannot write a text; take a causal one"
         )
@@ -183,6 +184,13 @@ def _check(model: Decoder | Reading, prompts: Sequence[Sequence[int]], max_token
             room = f"max_tokens={most + 1 - longest} would do" if longest <= most else f"a prompt has {most} tokens at most"
             text = f"{longest} + {max_tokens} tokens (prompt and new)"
             raise ValueError(f"{text} do not fit into the position table: max_seq is {most}; {room}")
+
+
+def _kind(sublayer: Sublayer) -> str:
+    """What a person would have to replace."""
+    kind = type(sublayer).__name__
+    by_router = isinstance(sublayer, MoE) and not sublayer.router.causal
+    return f"{kind} with {type(sublayer.router).__name__}" if by_router else kind
 
 
 def _padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
