@@ -1,9 +1,10 @@
-"""The protocols that every kind of block keeps, and the values that pass between blocks.
+"""The contract of every kind of block, and the values that pass between blocks.
 
 Letters: b batch, s seq, t tokens (b * s flattened), m d_model, h heads, g kv heads, d d_head, e experts, a assignments.
 
-``positions`` is (batch, seq) integers; None means 0..seq-1; a 0 starts a new document. It is the only mask that callers pass:
-what attention may see, where a recurrence resets and what counts as padding all follow from it.
+``positions`` is (batch, seq) integers; None means 0..seq-1; a 0 starts a new document; a negative number is padding, which no
+real token sees, which sees no real token, and which no expert, loss or statistic counts. It is the only mask that callers
+pass: what attention may see, where a recurrence resets and which tokens are real all follow from it.
 
 A block that owns nn.Parameters itself draws them in ``reset_parameters()``: initial weights are drawn anew, per name and seed.
 """
@@ -19,11 +20,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Cost:
-    """What a block costs, told by its own formula; costs add up.
+    """What a block costs, by its own formula; costs add up.
 
-    params: parameters. active_params: those that one token meets (fewer than params in a MoE).
+    params: parameters. active_params: those that one token uses (fewer than params in a MoE).
     flops: forward FLOPs per token in a text of a given length: matrix products only, a multiply-add is 2,
-    and attention counts the pairs that its pattern allows. state_bytes: what decoding one sequence of that length keeps.
+    and attention counts the pairs that its pattern allows. state_bytes: the cache of one sequence of that length.
     """
 
     params: int = 0
@@ -44,25 +45,54 @@ class Routing(NamedTuple):
     """A router's decision for t tokens: a list of a assignments "this expert works on this token with this weight".
 
     logits: (t, e) the scores before any choice, fp32. token, expert: (a,) integers. gate: (a,) the weight on the
-    expert's output. An assignment with expert == e was dropped (its expert was full): it has gate 0 and costs nothing.
-    a is fixed by the shapes alone, so that a GPU never waits for the host.
+    expert's output. An assignment with expert == e was dropped (its expert was full, or its token is padding): it has gate 0
+    and costs nothing. a is fixed by the shapes alone, so that a GPU never waits for the host.
+    real: (t,) booleans, which tokens are no padding; None = all.
     """
 
     logits: Tensor
     token: Tensor
     expert: Tensor
     gate: Tensor
+    real: Tensor | None = None
 
 
 class Cache:
     """What a mixer remembers between the steps of decoding: mutated in place, made by ``mixer.init_cache``."""
 
 
-class SequenceMixer(nn.Module):
-    """Mixes over the sequence: (batch, seq, d_model) -> (batch, seq, d_model)."""
+class Memory(NamedTuple):
+    """What an encoder made of another text: x (batch, n, d_model), and the positions of its tokens, (batch, n) or None."""
+
+    x: Tensor
+    positions: Tensor | None = None
+
+
+class Sublayer(nn.Module):
+    """What a layer is made of: a mixer over the sequence or over the channels."""
 
     causal: bool = True  # whether no output depends on a later token; tested by perturbation
-    reads_memory: bool = False  # whether it looks at another text: then its cache is what ``read`` makes of that
+    outputs: tuple[str, ...]  # names of the weights whose product leaves it, as ("o_proj.weight",): ``arch.init`` scales them
+
+    @torch.no_grad()
+    def scale_output(self, factor: float) -> None:
+        """Multiply what comes out by the factor, by way of the weights, in place. One whose output is no matrix product
+        overrides this instead of declaring ``outputs``."""
+        for name in self.outputs:
+            self.get_parameter(name).mul_(factor)
+
+    def cost(self, seq: int) -> Cost:
+        raise NotImplementedError
+
+
+class SequenceMixer(Sublayer):
+    """Mixes over the sequence: (batch, seq, d_model) -> (batch, seq, d_model).
+
+    Where ``reads_memory``, forward also takes ``memory: Memory | None``: the other text, which its cache takes over at the
+    first call.
+    """
+
+    reads_memory: bool = False
 
     def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         raise NotImplementedError
@@ -71,23 +101,14 @@ class SequenceMixer(nn.Module):
         """An empty cache for decoding up to max_seq tokens, on the device and in the dtype of the parameters."""
         raise NotImplementedError(f"{type(self).__name__} does not decode step by step")
 
-    def read(self, memory: Cache | None) -> Cache:
-        """The other text, a ``Memory``, as this mixer keeps it: made once, it serves every step of decoding."""
-        raise NotImplementedError(f"{type(self).__name__} reads no other text")
 
-    def cost(self, seq: int) -> Cost:
-        raise NotImplementedError
+class ChannelMixer(Sublayer):
+    """Mixes over the channels of each token: (..., d_model) -> (..., d_model). An ffn, dense or routed.
 
+    positions: (...), for what depends on which tokens are real.
+    """
 
-class ChannelMixer(nn.Module):
-    """Mixes over the channels of each token: (..., d_model) -> (..., d_model). An ffn, dense or routed."""
-
-    causal: bool = True  # False where the router looks at other, later tokens
-
-    def forward(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def cost(self, seq: int) -> Cost:
+    def forward(self, x: Tensor, *, positions: Tensor | None = None) -> Tensor:
         raise NotImplementedError
 
 
@@ -98,12 +119,12 @@ class Router(nn.Module):
     """
 
     causal: bool = True  # False where the choice for a token depends on later tokens
-    balances_itself: bool = False  # True where no load-balance loss is wanted
-    losses: tuple[str, ...] = ("load_balance", "router_z")
+    losses: tuple[str, ...] = ("load_balance", "router_z")  # the auxiliary losses that it is trained with
     n_experts: int
     top_k: float  # experts that work on one token (the mean, where it varies)
 
-    def forward(self, x: Tensor) -> Routing:
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Routing:
+        """real: (tokens,) booleans; the others are padding, whose assignments are dropped. None = all."""
         raise NotImplementedError
 
     def after_step(self, load: Tensor) -> None:
@@ -114,16 +135,16 @@ class Router(nn.Module):
 
 
 class Position(nn.Module):
-    """How a place is told. Three ways in, each an identity unless the kind uses it."""
+    """How positions are applied. Three ways in, each an identity unless the kind uses it."""
 
-    longest: int | None = None  # the longest text, in tokens, that it has places for; None = any
+    longest: int | None = None  # the longest text, in tokens, that it has positions for; None = any
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
-        """x: (batch, seq, d_model), positions: (batch or 1, seq) -> x with its place added."""
+        """x: (batch, seq, d_model), positions: (batch or 1, seq) -> x with its positions added."""
         return x
 
     def rotate(self, q: Tensor, k: Tensor, q_positions: Tensor, k_positions: Tensor) -> tuple[Tensor, Tensor]:
-        """q: (..., h, q, d), k: (..., g, k, d), positions (..., q) and (..., k) -> both with their places turned in."""
+        """q: (..., h, q, d), k: (..., g, k, d), positions (..., q) and (..., k) -> both rotated by their positions."""
         return q, k
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Tensor | None:
@@ -135,7 +156,7 @@ class Position(nn.Module):
 
 
 class Pattern(nn.Module):
-    """Which keys a query may see inside one document: a pure function of the two places, causality included."""
+    """Which keys a query may see inside one document: a pure function of the two positions, causality included."""
 
     causal: bool
     reach: int | None = None  # set where distance alone decides: no key further back than this is ever seen, itself included
@@ -169,13 +190,34 @@ class Block(nn.Module):
     """One layer: how norms, mixer, ffn and residual are wired. Norms and residuals live here and nowhere else."""
 
     mixer: SequenceMixer
-    residual: bool = True  # whether what goes in is carried past the sublayers, so that the outputs of all layers add up
+    ffn: ChannelMixer | None
+    outputs_add_up: bool  # whether what its sublayers add is summed over the depth, un-normalised: ``arch.init`` scales it then
 
-    def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None, memory: Memory | None = None
+    ) -> Tensor:
         raise NotImplementedError
 
+    def mix(self, x: Tensor, positions: Tensor | None, cache: Cache | None, memory: Memory | None) -> Tensor:
+        """The mixer's output; the memory is for those alone that read it."""
+        if self.mixer.reads_memory:
+            y: Tensor = self.mixer(x, positions=positions, cache=cache, memory=memory)
+        else:
+            y = self.mixer(x, positions=positions, cache=cache)
+        return y
+
+    @property
+    def sublayers(self) -> list[Sublayer]:
+        """Those whose outputs make up that of the layer."""
+        return [self.mixer] if self.ffn is None else [self.mixer, self.ffn]
+
+    @property
+    def causal(self) -> bool:
+        """Whether no output depends on a later token."""
+        return all(sublayer.causal for sublayer in self.sublayers)
+
     def cost(self, seq: int) -> Cost:
-        kinds = (SequenceMixer, ChannelMixer, Norm)
+        kinds = (Sublayer, Norm)
         parts = (part.cost(seq) if isinstance(part, kinds) else parameters_only(part) for part in self.children())
         return sum(parts, Cost())
 
@@ -187,14 +229,14 @@ def parameters_only(module: nn.Module) -> Cost:
 
 
 def documents(positions: Tensor) -> Tensor:
-    """The number of the document that each token belongs to: the running count of zeros. (batch, seq) -> (batch, seq)."""
-    return (positions == 0).cumsum(-1)
+    """The number of the document that each token belongs to: the running count of zeros, -1 for padding.
 
-
-def longest_document(positions: Tensor) -> Tensor:
-    """The tokens of the document that reaches the largest place: the text of a row whose other tokens are padding.
-
-    (batch, seq) -> (batch, seq) boolean. Padding is made of documents of one token, so where the text is one too, the first.
+    So all padding is a document of its own, wherever it stands: its tokens see each other, and no softmax is over nothing.
+    (batch, seq) -> (batch, seq)
     """
-    document = documents(positions)
-    return document == document.gather(1, positions.argmax(-1, keepdim=True))
+    return (positions == 0).cumsum(-1).masked_fill(positions < 0, -1)
+
+
+def real(positions: Tensor) -> Tensor:
+    """Which tokens are no padding. (batch, seq) -> (batch, seq) boolean"""
+    return positions >= 0

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from .contracts import Position
+from .contracts import Position, Sublayer
+from .ffn import MoE
 from .model import Decoder, StackCache
 from .model.encoder_decoder import Reading
 
@@ -36,7 +37,7 @@ def top_k(logits: Tensor, k: int) -> Tensor:
     Raises: ValueError: k is less than 1.
     """
     if k < 1:
-        raise ValueError(f"top_k={k}: at least 1 token has to remain; None keeps all")
+        raise ValueError(f"top_k={k}: at least 1 token has to remain; None = all of them")
     best = logits.topk(min(k, logits.shape[-1]), dim=-1)
     return torch.full_like(logits, HIDDEN).scatter(-1, best.indices, best.values)
 
@@ -49,7 +50,7 @@ def top_p(logits: Tensor, p: float) -> Tensor:
     Raises: ValueError: p is not in (0, 1].
     """
     if not 0 < p <= 1:
-        raise ValueError(f"top_p={p}: a probability above 0 and up to 1 is expected; None or 1 keeps all")
+        raise ValueError(f"top_p={p}: a probability above 0 and up to 1 is expected; None or 1 = all tokens")
     if p == 1:  # rounding must not cut the tail
         return logits
     falling, order = logits.float().sort(dim=-1, descending=True, stable=True)
@@ -94,9 +95,9 @@ def generate(
     Args:   model: a decoder, or what EncoderDecoder.reading gives, with a row of source per prompt. prompts: tokens, of any
             lengths. max_tokens: new tokens a row at most. temperature: 0 = greedy, the likeliest each time. top_k, top_p:
             None = all tokens. stop: tokens that end their row; they are its last. generator: on the model's device.
-            on_token: called with row and token as soon as it is drawn. cache: whether to keep a state.
+            on_token: called with row and token as soon as it is drawn. cache: whether to use a cache.
     Raises: ValueError: a model that is not causal; an empty prompt, or a token outside the vocabulary; a text longer than the
-            table of places; a setting out of range.
+            position table; a setting out of range.
     """
     _check(model, prompts, max_tokens)
     pick = _picker(temperature, top_k, top_p, repetition_penalty, generator)
@@ -104,14 +105,14 @@ def generate(
     if not prompts or max_tokens == 0:
         return rows
     device = model.embedding.weight.device
-    text, places = _padded(prompts, device)  # twice (b, s); no places where no row is padded
+    text, positions = _padded(prompts, device)  # twice (b, s); no positions where no row is padded
     seen = torch.zeros(len(prompts), model.embedding.num_embeddings, dtype=torch.bool, device=device).scatter_(1, text, True)
     watched = bool(stop) or on_token is not None  # else the device never waits for the host
     open_rows, drawn = set(range(len(rows))), []
     with _evaluating(model):
         state: StackCache | None = model.init_cache(len(rows), text.shape[1] + max_tokens - 1) if cache else None
         for _ in range(max_tokens):
-            logits = model(text, positions=places, cache=state)[:, -1]
+            logits = model(text, positions=positions, cache=state)[:, -1]
             token = pick(logits, seen)  # (b, 1)
             seen.scatter_(1, token, True)
             drawn.append(token)
@@ -125,9 +126,9 @@ def generate(
                         open_rows.remove(row)
                 if not open_rows:
                     break
-            if places is not None:
-                after = places[:, -1:] + 1
-                places = after if cache else torch.cat((places, after), dim=1)
+            if positions is not None:
+                after = positions[:, -1:] + 1
+                positions = after if cache else torch.cat((positions, after), dim=1)
             text = token if cache else torch.cat((text, token), dim=1)
     return rows if watched else torch.cat(drawn, dim=1).tolist()
 
@@ -162,7 +163,8 @@ def _picker(
 def _check(model: Decoder | Reading, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
     """Everything that can be refused before the model runs."""
     if not model.causal:
-        looking = {type(m).__name__ for m in model.modules() if not getattr(m, "causal", True) and m is not model}
+        blocks = (model.decoder if isinstance(model, Reading) else model).blocks
+        looking = {_kind(sublayer) for block in blocks for sublayer in block.sublayers if not sublayer.causal}
         raise ValueError(
             f"this model looks at later tokens ({', '.join(sorted(looking))}), so it cannot write a text; take a causal one"
         )
@@ -184,18 +186,24 @@ def _check(model: Decoder | Reading, prompts: Sequence[Sequence[int]], max_token
             raise ValueError(f"{text} do not fit into the position table: max_seq is {most}; {room}")
 
 
-def _padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Prompts as one tensor, the short ones padded on the left, and their places.
+def _kind(sublayer: Sublayer) -> str:
+    """What a person would have to replace."""
+    kind = type(sublayer).__name__
+    by_router = isinstance(sublayer, MoE) and not sublayer.router.causal
+    return f"{kind} with {type(sublayer.router).__name__}" if by_router else kind
 
-    A padded token has place 0 and so is a document of its own, which no real token sees; it repeats the prompt's first
-    token, so that nothing counts as seen that the prompt does not hold.
+
+def _padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Prompts as one tensor, the short ones padded on the left, and their positions.
+
+    The padding repeats the prompt's first token, so that nothing counts as seen that the prompt does not hold.
     """
     width = max(map(len, prompts))
     text = torch.tensor([[prompt[0]] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     if all(len(prompt) == width for prompt in prompts):
         return text, None
     starts = torch.tensor([[width - len(prompt)] for prompt in prompts], device=device)
-    return text, (torch.arange(width, device=device) - starts).clamp_min(0)
+    return text, torch.arange(width, device=device) - starts
 
 
 @contextlib.contextmanager

@@ -81,7 +81,7 @@ def merge(model: nn.Module) -> dict[str, LoRA]:
 
 
 def unmerge(model: nn.Module, adapters: Mapping[str, LoRA]) -> None:
-    """Put adapters in their places: all is as before ``merge`` to the bit, since nothing has to be subtracted."""
+    """Put the adapters back: all is as before ``merge`` to the bit, since nothing has to be subtracted."""
     for name, adapter in adapters.items():
         model.set_submodule(name, adapter.train(model.training))
 

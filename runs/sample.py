@@ -127,14 +127,14 @@ def beginning(loaded: Loaded, tokenizer: Tokenizer, prompt: Sequence[str]) -> Be
 
 
 def sources(texts: Sequence[Sequence[int]], *, fill: int) -> tuple[Tensor, Tensor]:
-    """Texts side by side, filled up on the right, and their places. Raises ValueError: a text without a token."""
+    """Texts side by side, filled up on the right, and their positions. Raises ValueError: a text without a token."""
     for row, text in enumerate(texts):
         if not text:
             raise ValueError(f"prompt {row} is empty: at least 1 token is needed to read")
     width = max(map(len, texts))
     rows = [[*text, *[fill] * (width - len(text))] for text in texts]
-    places = [[*range(len(text)), *[0] * (width - len(text))] for text in texts]
-    return torch.tensor(rows), torch.tensor(places)
+    positions = [[*range(len(text)), *[-1] * (width - len(text))] for text in texts]
+    return torch.tensor(rows), torch.tensor(positions)
 
 
 def stop_token(tokenizer: Tokenizer, text: str) -> int:

@@ -21,7 +21,7 @@ class Doubled(ChannelMixer):
         super().__init__()
         self.up_proj = nn.Linear(d_model, d_model, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, positions: Tensor | None = None) -> Tensor:
         return self.up_proj(x).tanh() * 2
 
     def cost(self, seq: int) -> Cost:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ from runs.train import main
 from tests.lab import config, options
 
 ROOT = Path(__file__).resolve().parent.parent
+OUT = Path(tempfile.gettempdir()) / "archlab-tests"  # Hydra makes a folder for each command; no run is made
 
 
 def collected(monkeypatch: pytest.MonkeyPatch, *words: str) -> Command:
-    monkeypatch.setattr(sys, "argv", ["train", *words, "out=/nowhere"])
+    monkeypatch.setattr(sys, "argv", ["train", *words, f"out={OUT}"])
     return collect()
 
 
@@ -115,7 +117,7 @@ def test_a_wrong_word_ends_in_one_line_that_helps(
     word: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    monkeypatch.setattr(sys, "argv", ["train", "out=/nowhere", word])
+    monkeypatch.setattr(sys, "argv", ["train", f"out={OUT}", word])
     assert guarded(main) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.splitlines()) == 1

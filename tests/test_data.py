@@ -538,9 +538,9 @@ def test_shards_with_their_tokenizer_tell_bytes(tmp_path: Path) -> None:
     [
         (
             lambda p: llmc(p, np.zeros(50, "<u2"), n=60),
-            "is truncated or damaged: its header tells of 60 tokens, so 1144 bytes, but it has 1124",
+            "is truncated or damaged: its header says 60 tokens, so 1144 bytes, but it has 1124",
         ),
-        (lambda p: llmc(p, np.zeros(0, "<u2")), "is truncated or damaged: its header tells of 0 tokens"),
+        (lambda p: llmc(p, np.zeros(0, "<u2")), "is truncated or damaged: its header says 0 tokens"),
         (
             lambda p: llmc(p, np.zeros(50, "<u2"), version=2),
             "magic 20240520, 1124 bytes: not a shard that is known .*version 1",

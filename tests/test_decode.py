@@ -252,7 +252,7 @@ def test_what_cannot_be_decoded_is_refused() -> None:
         together(model_of(), [[VOCAB]])
     with pytest.raises(ValueError, match=r"looks at later tokens .*ExpertChoice"):
         together(tiny_model("ffn=moe", "router=expert_choice"), PROMPTS)
-    with pytest.raises(ValueError, match=r"looks at later tokens .*Full"):
+    with pytest.raises(ValueError, match=r"looks at later tokens .*Attention"):
         together(tiny_model("causal=false"), PROMPTS)
     with pytest.raises(ValueError, match="greedy"):
         temperature(torch.zeros(3), 0.0)

@@ -146,10 +146,10 @@ def test_rows_are_laid_out_as_the_contract_says() -> None:
         text = Bytes().decode(source[source != PAD])
         n, m = len(text), len(written[text])
         assert source.tolist() == [*text.encode(), *[PAD] * (source_width - n)]
-        assert source_positions.tolist() == [*range(n), *[0] * (source_width - n)]
+        assert source_positions.tolist() == [*range(n), *[-1] * (source_width - n)]
         assert tokens.tolist() == [BOS, *written[text].encode(), *[PAD] * (width - m - 1)]
         assert targets.tolist() == [*written[text].encode(), EOS, *[IGNORED] * (width - m - 1)]
-        assert positions.tolist() == [*range(m + 1), *[0] * (width - m - 1)]
+        assert positions.tolist() == [*range(m + 1), *[-1] * (width - m - 1)]
     assert {t.dtype for t in batch if t is not None} == {torch.int64}
     assert (batch.types, batch.labels) == (None, None)
 

@@ -22,11 +22,11 @@ def built(family: str) -> EncoderDecoder:
 
 
 def padded(text: Tensor, left: int, right: int) -> tuple[Tensor, Tensor]:
-    """The text between other tokens, and the places that say so."""
+    """The text between other tokens, and the positions that say so."""
     b, n = text.shape
     around = [tokens(b, left, seed=7), text, tokens(b, right, seed=8)]
-    places = [torch.zeros(left), torch.arange(n), torch.zeros(right)]
-    return torch.cat(around, dim=1), torch.cat(places).long().expand(b, -1)
+    places = [torch.full((left,), -1), torch.arange(n), torch.full((right,), -1)]
+    return torch.cat(around, dim=1), torch.cat(places).expand(b, -1)
 
 
 @every_family
@@ -86,7 +86,18 @@ def test_cross_attention_equals_the_plain_one() -> None:
         weights = (q[:, head] @ k[:, head // 3].mT / 2**0.5).softmax(-1)
         rows.append(weights @ v[:, head // 3])
     plain = mixer.o_proj(torch.cat(rows, dim=-1))
-    torch.testing.assert_close(mixer(x, cache=Memory(x=source)), plain)
+    torch.testing.assert_close(mixer(x, memory=Memory(x=source)), plain)
+
+
+def test_a_cache_takes_the_memory_over_at_the_first_call() -> None:
+    torch.manual_seed(0)
+    mixer, x, memory = CrossAttention(d_model=12, n_heads=3), torch.randn(2, 7, 12), Memory(torch.randn(2, 5, 12))
+    expected, cache = mixer(x, memory=memory), mixer.init_cache(2, 7)
+    with pytest.raises(ValueError, match="nothing to look at"):
+        mixer(x, cache=cache)
+    first = mixer(x[:, :3], memory=memory, cache=cache)
+    second = mixer(x[:, 3:5], memory=Memory(torch.randn(2, 5, 12)), cache=cache)  # a later one is not read
+    torch.testing.assert_close(torch.cat([first, second, mixer(x[:, 5:], cache=cache)], dim=1), expected)
 
 
 def test_cross_attention_without_a_memory_is_refused() -> None:
@@ -105,8 +116,7 @@ def test_told_costs_are_the_built_ones(family: str) -> None:
     reading(tokens(1, 20), cache=cache)
     kept = 0
     for layer in cache.layers:
-        state = getattr(layer, "state", None)
-        parts = (layer.k, layer.v) if state is None else state
+        parts = layer.state if hasattr(layer, "state") else (layer.k, layer.v) if hasattr(layer, "k") else layer.projected[:2]
         kept += sum(part.numel() * part.element_size() for part in parts)
     assert model.cost(20).state_bytes == kept
 

@@ -13,7 +13,7 @@ from runs.data.contract import Batch
 from runs.objective import CausalLM
 from runs.training.fit import Outcome, Settings, fit
 from runs.training.schedule import constant
-from tests.lab import VOCAB, tiny_model, tokens
+from tests.lab import VOCAB, options, tiny_model, tokens
 
 NUMBERS: dict[str, Any] = {
     "steps": 4,
@@ -144,3 +144,13 @@ def test_tokens_a_second_are_those_of_the_batches(monkeypatch: pytest.MonkeyPatc
     _, rows, _ = trained(log_every=2)
     row = next(row for row in rows if row["split"] == "train")
     assert row["tokens_per_s"] * row["step_ms"] / 1000 == pytest.approx(4 * 5)
+
+
+@pytest.mark.parametrize("router", options("router"))
+@pytest.mark.parametrize("loss", ["load_balance", "router_z"])
+def test_a_router_is_trained_with_the_losses_that_it_asks_for_and_no_other(router: str, loss: str) -> None:
+    words, weights = ("ffn=moe", f"router={router}", "size.n_layers=1"), {"load_balance": 0.0, "router_z": 0.0}
+    (without, _, _), (with_it, _, _) = (trained(*words, **weights | {loss: weight}) for weight in (0.0, 5.0))
+    wanted = {"balanced": ("router_z",), "expert_choice": ("router_z",), "hash": ()}.get(router, ("load_balance", "router_z"))
+    pairs = zip(without.state_dict().values(), with_it.state_dict().values(), strict=True)
+    assert any(not torch.equal(one, other) for one, other in pairs) == (loss in wanted)

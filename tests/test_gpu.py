@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 
 import pytest
 import torch
@@ -90,3 +91,17 @@ def test_a_gpu_trains_to_the_losses_of_the_cpu(variant: str, bf16: bool, compile
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_a_training_step_never_waits_for_the_device(variant: str, compiled: bool) -> None:
     assert len(losses(variant, "cuda", bf16=True, compiled=compiled, watched=True)) == SETTINGS.steps
+
+
+@pytest.mark.parametrize("router", ["topk", "switch", "expert_choice"])
+def test_a_step_over_a_padded_batch_never_waits_either(router: str) -> None:
+    model = tiny_model(*WIDE, "ffn=moe", f"router={router}", "position=rotary").to("cuda").train()
+    task, optimiser = CausalLM().task(model, None), build(config().optim, "optim", model=model)
+    amp = torch.autocast("cuda", torch.bfloat16)
+    place = torch.arange(128)
+    positions = torch.where(place < torch.tensor([[128], [40], [3], [77]]), place, -1)
+    for step in range(SETTINGS.steps):
+        text, window = tokens(4, 129, seed=step), Window.opened(torch.device("cuda"))
+        with no_waiting() if step else contextlib.nullcontext():
+            train_step(task, optimiser, Batch(text[:, :-1], text[:, 1:], positions), SETTINGS, amp, window)
+        assert math.isfinite(window.means()["loss"])

@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 
-from arch.init import initialise, stream
+from arch import Attention, Decoder, Embedding, LayerNorm, PreNorm
+from arch.contracts import Block, Cost, SequenceMixer
+from arch.init import initialise, refuse_undrawable, stream
 from tests.lab import tiny_model
 
 
@@ -72,10 +74,68 @@ def test_outputs_are_scaled_by_the_sublayers_that_write_to_their_stream() -> Non
 
     assert output() == pytest.approx(8**-0.5, rel=0.05)
     assert output("mixer=mamba", "ffn=none") == pytest.approx(4**-0.5, rel=0.05)
-    assert output("block=plain") == pytest.approx(1, rel=0.05)  # nothing adds up
+    assert output("block=parallel") == pytest.approx(8**-0.5, rel=0.05)
+    for block in ("plain", "post_norm", "output_norm", "sandwich"):  # nothing adds up un-normalised
+        assert output(f"block={block}") == pytest.approx(1, rel=0.05), block
     both = ("model=encoder_decoder",)
     assert output(*both, name="decoder.layers.1.mixer.o_proj.weight") == pytest.approx(12**-0.5, rel=0.05)
     assert output(*both, name="encoder.layers.1.mixer.o_proj.weight") == pytest.approx(8**-0.5, rel=0.05)
+
+
+class Renamed(SequenceMixer):
+    """A mixer whose last projection has a name of its own."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.out_proj = torch.nn.Linear(d_model, d_model)
+
+    def forward(self, x: torch.Tensor, **_: object) -> torch.Tensor:
+        return self.out_proj(x)
+
+    def cost(self, seq: int) -> Cost:
+        return Cost()
+
+
+class Declared(Renamed):
+    outputs = ("out_proj.weight",)
+
+
+class Doubled(Renamed):
+    """Its output is no matrix product."""
+
+    scale = 1.0
+
+    def scale_output(self, factor: float) -> None:
+        self.scale = factor
+
+
+def decoder(*mixers: SequenceMixer) -> Decoder:
+    layers: list[Block] = [PreNorm(mixer=mixer, mixer_norm=LayerNorm(d_model=96)) for mixer in mixers]
+    return Decoder(embedding=Embedding(d_model=96, vocab_size=5), layers=layers)
+
+
+def test_the_output_is_what_a_mixer_declares_whatever_its_name() -> None:
+    one, two = Declared(96), Doubled(96)
+    initialise(decoder(one, two, Attention(d_model=96, n_heads=2), Declared(96)), seed=0)
+    assert one.out_proj.weight.std().item() * math.sqrt(96) == pytest.approx(1 / 2, rel=0.05)
+    assert one.out_proj.bias.eq(0).all()
+    assert two.scale == pytest.approx(1 / 2)
+    assert two.out_proj.weight.std().item() * math.sqrt(96) == pytest.approx(1, rel=0.05)
+
+
+def test_a_sublayer_that_does_not_say_what_its_output_is_is_refused() -> None:
+    with pytest.raises(ValueError, match=r'Renamed \(layers.1.mixer\) .* declare outputs = \("o_proj.weight",\), or \(\)'):
+        initialise(decoder(Declared(96), Renamed(96)), seed=0)
+    with torch.device("meta"), pytest.raises(ValueError, match="Renamed"):  # where nothing is drawn, as in a check
+        refuse_undrawable(decoder(Renamed(96)))
+
+
+def test_every_output_of_a_routed_ffn_is_scaled() -> None:
+    sizes = ("size.d_model=96", "size.d_ff=384", "size.n_layers=4")
+    drawn = weights(*sizes, "ffn=moe_shared")
+    for name in ("experts.down_proj", "shared.down_proj.weight"):
+        weight = drawn[f"layers.2.ffn.{name}"]
+        assert weight.std().item() * math.sqrt(weight.shape[-1]) == pytest.approx(8**-0.5, rel=0.05), name
 
 
 def test_a_table_under_two_names_is_drawn_as_the_first() -> None:

@@ -253,12 +253,12 @@ def test_the_weights_are_those_of_the_mixer(words: tuple[str, ...], seq: int, pa
 def test_looking_across_is_seen_too() -> None:
     mixer = CrossAttention(d_model=24, n_heads=4, n_kv_heads=2).double()
     x, memory = torch.randn(1, 5, 24, dtype=torch.double), torch.randn(1, 33, 24, dtype=torch.double)
-    place = torch.cat((torch.arange(30), torch.zeros(3, dtype=torch.long)))[None]
+    place = torch.cat((torch.arange(30), torch.full((3,), -1)))[None]
     read = Memory(x=memory, positions=place)
-    weights = attention_weights(mixer, x, cache=read)
+    weights = attention_weights(mixer, x, memory=read)
     assert weights is not None
     assert weights.shape == (1, 4, 5, 33)
-    torch.testing.assert_close(carried(mixer, weights, memory), mixer(x, cache=read))
+    torch.testing.assert_close(carried(mixer, weights, memory), mixer(x, memory=read))
     assert bool((weights[..., 30:] == 0).all())
 
 

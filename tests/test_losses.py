@@ -12,7 +12,7 @@ from arch.contracts import Routing
 from arch.ffn import Experts, MoE
 from arch.losses import load_balance_loss, router_z_loss
 from arch.router import TopK
-from arch.routing import dead, dropped, entropy, load, pop_routings
+from arch.routing import dropped, entropy, load, pop_routings
 
 
 def routing(logits: list[list[float]], expert: list[int]) -> Routing:
@@ -72,7 +72,6 @@ def test_statistics_by_hand() -> None:
     seen = routing([[0.0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]], [0, 3, 0, 1])
     assert load(seen).tolist() == [2, 1, 0]
     assert dropped(seen).item() == 1 / 4
-    assert dead(seen).item() == 1
     assert entropy(seen).item() == pytest.approx(math.log(3))
     assert entropy(routing([[SURE, 0]], [0])).item() == pytest.approx(math.log(4) - 3 / 4 * math.log(3))
     assert entropy(routing([[1000.0, 0]], [0])).item() == 0

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from arch.contracts import longest_document
+from arch.contracts import Memory, documents, real
 from arch.init import initialise
-from arch.mixer import Memory
+from arch.mixer import CrossAttention
 from runs.data.contract import IGNORED, Batch, Data
 from runs.data.draws import HELD_OUT, generator
 from runs.objective import CausalLM, Classification, MaskedLM, Seq2Seq, Task
@@ -68,7 +68,7 @@ class Backwards(Made):
 
     def rows(self, rng: np.random.Generator, b: int, s: int) -> Batch:
         source, tokens, targets = (np.full((b, s), fill) for fill in (self.pad, self.pad, IGNORED))
-        places, written = np.zeros((b, s), dtype=np.int64), np.zeros((b, s), dtype=np.int64)
+        places, written = np.full((b, s), -1), np.full((b, s), -1)
         for row, n in enumerate(rng.integers(2, 5, b)):
             word = rng.integers(0, LETTERS, n)
             source[row, :n], places[row, :n] = word, np.arange(n)
@@ -101,7 +101,7 @@ def learnt(task: Task, data: Data, *, steps: int, lr: float = 1e-2, accumulate: 
         optimiser=adamw(task, lr=lr, betas=(0.9, 0.95), weight_decay=0.0),
         schedule=constant(),
         settings=Settings(**numbers, **sizes, log_every=steps, eval_every=steps, eval_batches=8),
-        keeper=Nobody(),
+        recorder=Nobody(),
         device=torch.device("cpu"),
         bf16=False,
         seed=0,
@@ -282,19 +282,22 @@ def test_the_language_models_question_is_asked_on_the_same_rows() -> None:
 
 def test_the_last_real_token_speaks_for_a_padded_row() -> None:
     x = torch.arange(12.0).view(2, 6, 1)
-    positions = torch.tensor([[0, 1, 2, 0, 0, 0], [0, 0, 0, 1, 2, 3]])
+    positions = torch.tensor([[0, 1, 2, -1, -1, -1], [-2, -1, 0, 1, 2, 3]])
     assert pooled(nn.Identity(), x, positions, "last").flatten().tolist() == [2, 11]
     assert pooled(nn.Identity(), x, positions, "mean").flatten().tolist() == [1, 9.5]
+    assert pooled(nn.Identity(), x, positions, "first").flatten().tolist() == [0, 8]
     assert pooled(nn.Identity(), x, None, "last").flatten().tolist() == [5, 11]
     assert pooled(nn.Identity(), x, None, "mean").flatten().tolist() == [2.5, 8.5]
 
 
-def test_the_longest_document_of_a_row_is_its_text() -> None:
-    positions = torch.tensor([[0, 1, 2, 0, 0], [0, 0, 0, 1, 2], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0]])
-    inside = [[1, 1, 1, 0, 0], [0, 0, 1, 1, 1], [0, 1, 1, 0, 0], [1, 0, 0, 0, 0]]
-    assert longest_document(positions).int().tolist() == inside
-    memory = Memory(x=torch.zeros(4, 5, 1), positions=positions).seen()
-    assert memory is not None and torch.equal(memory[:, 0, 0], longest_document(positions))
+def test_padding_is_a_document_of_its_own_wherever_it_stands() -> None:
+    positions = torch.tensor([[0, 1, 2, -1, -1], [-2, -1, 0, 1, 2], [-1, 0, -1, 0, 1], [0, -1, -1, -1, -1]])
+    expected = [[1, 1, 1, -1, -1], [-1, -1, 1, 1, 1], [-1, 1, -1, 2, 2], [1, -1, -1, -1, -1]]
+    assert documents(positions).tolist() == expected
+    assert real(positions).tolist() == [[d > 0 for d in row] for row in expected]
+    mixer = CrossAttention(d_model=4, n_heads=1)
+    mask = mixer.project(Memory(x=torch.zeros(4, 5, 4), positions=positions)).mask
+    assert mask is not None and torch.equal(mask[:, 0, 0], real(positions))
 
 
 def test_an_encoder_reads_a_class_off_a_token_of_its_own() -> None:
@@ -306,6 +309,38 @@ def test_an_encoder_reads_a_class_off_a_token_of_its_own() -> None:
     assert set(batch.tokens[:, -1].tolist()) == {data.specials["sep"]}
     assert data.specials == MaskedText(Topics(), rate=0.15, pairs=True).specials
     assert Classification(causal=False).data(Topics(), seq_len=16).vocab_size == LETTERS + 4
+
+
+class Short(Topics):
+    """Topics whose rows end early."""
+
+    def rows(self, rng: np.random.Generator, b: int, s: int) -> Batch:
+        batch, length = super().rows(rng, b, s), torch.from_numpy(rng.integers(2, s, b))[:, None]
+        place = torch.arange(s)
+        return batch._replace(positions=torch.where(place < length, place, -1))
+
+
+def test_a_frame_closes_behind_the_text_and_before_the_padding() -> None:
+    data = Framed(Short())
+    batch, plain = (d.batch(seed=0, step=0, batch_size=8, seq_len=n) for d, n in ((data, 16), (Short(), 14)))
+    assert batch.positions is not None and plain.positions is not None
+    for row, positions, text, inside in zip(batch.tokens, batch.positions, plain.tokens, plain.positions >= 0, strict=True):
+        words, n = text[inside].tolist(), int(inside.sum())
+        cls, sep, pad = (data.specials[role] for role in ("cls", "sep", "pad"))
+        assert row.tolist() == [cls, *words, sep, *[pad] * (14 - n)]
+        assert positions.tolist() == [*range(n + 2), *[-1] * (14 - n)]
+
+
+@pytest.mark.parametrize("pool", ["first", "mean", "last"])
+def test_the_class_of_a_padded_row_is_that_of_its_text(pool: Any) -> None:
+    task, data = made_task(Classification(causal=False, pool=pool), Short(), "model=encoder", "position=rotary")
+    batch = data.batch(seed=0, step=0, batch_size=8, seq_len=16)
+    assert batch.positions is not None
+    with torch.no_grad():
+        logits = task.eval()(batch)[""]
+        for row, inside in enumerate(batch.positions >= 0):
+            alone = Batch(batch.tokens[row, inside][None], batch.targets[row, inside][None])
+            torch.testing.assert_close(task(alone)[""][0], logits[row], atol=1e-5, rtol=1e-4)
 
 
 # all of them ----------------------------------------------------------------------------------------------------------

@@ -125,6 +125,15 @@ def test_chance_is_the_best_single_answer(probe: Probe) -> None:
     assert counts.max() <= probe.chance * len(answers) + 6 * spread
 
 
+def test_padding_behind_a_held_out_string_is_at_negative_positions() -> None:
+    (batch,) = Copying().evaluation(n_batches=1, batch_size=8, seq_len=100)
+    assert batch.positions is not None
+    padding = batch.tokens == Copying().vocab_size - 1
+    assert torch.equal(batch.positions < 0, padding) and padding.any()
+    assert torch.equal(batch.positions.where(~padding, -1), torch.arange(100).where(~padding, -1))
+    assert Copying().batch(seed=0, step=0, batch_size=2, seq_len=100).positions is None  # those to learn from are packed
+
+
 @EACH
 def test_the_hash_is_that_of_the_definition(probe: Probe) -> None:
     assert len(probe.sha256) == 64

@@ -84,6 +84,8 @@ from arch.contracts import Cache, Cost, SequenceMixer, parameters_only
 class CumulativeMean(SequenceMixer):
     """Every token becomes a projection of the mean of all tokens up to it."""
 
+    outputs = ("o_proj.weight",)
+
     def __init__(self, *, d_model: int) -> None:
         super().__init__()
         self.o_proj = torch.nn.Linear(d_model, d_model)
@@ -103,17 +105,20 @@ from arch.contracts import Cost, Router, Routing
 
 
 class RoundRobin(Router):
-    """Token t goes to the top_k experts from t mod n_experts on, with weight 1 / top_k."""
+    """Token t goes to the top_k experts from t mod n_experts on, with weight 1 / top_k; padding to none."""
 
     def __init__(self, *, n_experts: int, top_k: int) -> None:
         super().__init__()
         self.n_experts, self.top_k = n_experts, top_k
 
-    def forward(self, x: Tensor) -> Routing:
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Routing:
         token = torch.arange(x.shape[0], device=x.device).repeat_interleave(self.top_k)
         expert = (token + torch.arange(self.top_k, device=x.device).repeat(x.shape[0])) % self.n_experts
         logits = torch.zeros(x.shape[0], self.n_experts, device=x.device)
-        return Routing(logits, token, expert, torch.full(token.shape, 1 / self.top_k, device=x.device))
+        gate = torch.full(token.shape, 1 / self.top_k, device=x.device)
+        if real is not None:
+            expert, gate = expert.where(real[token], self.n_experts), gate.where(real[token], 0)
+        return Routing(logits, token, expert, gate, real)
 
     def cost(self, seq: int) -> Cost:
         return Cost()

@@ -202,7 +202,7 @@ def test_a_probe_has_no_text(trained: Trained, capsys: pytest.CaptureFixture[str
 
 def test_a_model_that_looks_ahead_does_not_write(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     run = trained("ffn=moe", "router=expert_choice")
-    assert "looks at later tokens (ExpertChoice, MoE)" in refused(capsys, f"run={run}", "prompt=a")
+    assert "looks at later tokens (MoE with ExpertChoice)" in refused(capsys, f"run={run}", "prompt=a")
 
 
 def test_weights_that_are_not_finite_do_not_write(run: Path, tmp_path: Path) -> None:

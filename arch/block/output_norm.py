@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..contracts import Cache
+from ..contracts import Cache, Memory
 from .two_norms import TwoNorms
 
 
@@ -22,6 +22,10 @@ class OutputNorm(TwoNorms):
     Raises: ValueError: an ffn without its norm.
     """
 
-    def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        x = x + self.dropout(self.mixer_norm(self.mixer(x, positions=positions, cache=cache)))
-        return x if self.ffn is None else x + self.dropout(self.ffn_norm(self.ffn(x)))
+    outputs_add_up = False  # each norm undoes whatever scale an output has
+
+    def forward(
+        self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None, memory: Memory | None = None
+    ) -> Tensor:
+        x = x + self.dropout(self.mixer_norm(self.mix(x, positions, cache, memory)))
+        return x if self.ffn is None else x + self.dropout(self.ffn_norm(self.ffn(x, positions=positions)))

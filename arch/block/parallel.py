@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..contracts import Block, Cache, ChannelMixer, Norm, SequenceMixer
+from ..contracts import Block, Cache, ChannelMixer, Memory, Norm, SequenceMixer
 
 
 class Parallel(Block):
@@ -20,6 +20,8 @@ class Parallel(Block):
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
     """
 
+    outputs_add_up = True
+
     def __init__(self, *, mixer: SequenceMixer, ffn: ChannelMixer | None = None, norm: Norm, dropout: float = 0.0) -> None:
         super().__init__()
         self.mixer = mixer
@@ -27,7 +29,9 @@ class Parallel(Block):
         self.norm = norm
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None, memory: Memory | None = None
+    ) -> Tensor:
         n = self.norm(x)
-        x = x + self.dropout(self.mixer(n, positions=positions, cache=cache))
-        return x if self.ffn is None else x + self.dropout(self.ffn(n))
+        x = x + self.dropout(self.mix(n, positions, cache, memory))
+        return x if self.ffn is None else x + self.dropout(self.ffn(n, positions=positions))

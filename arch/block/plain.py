@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..contracts import Block, Cache, ChannelMixer, SequenceMixer
+from ..contracts import Block, Cache, ChannelMixer, Memory, SequenceMixer
 
 
 class Plain(Block):
@@ -19,7 +19,7 @@ class Plain(Block):
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
     """
 
-    residual = False
+    outputs_add_up = False  # nothing is carried past the sublayers
 
     def __init__(self, *, mixer: SequenceMixer, ffn: ChannelMixer | None = None, dropout: float = 0.0) -> None:
         super().__init__()
@@ -27,6 +27,8 @@ class Plain(Block):
         self.ffn = ffn
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        x = self.dropout(self.mixer(x, positions=positions, cache=cache))
-        return x if self.ffn is None else self.dropout(self.ffn(x))
+    def forward(
+        self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None, memory: Memory | None = None
+    ) -> Tensor:
+        x = self.dropout(self.mix(x, positions, cache, memory))
+        return x if self.ffn is None else self.dropout(self.ffn(x, positions=positions))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..contracts import Cache
+from ..contracts import Cache, Memory
 from .two_norms import TwoNorms
 
 
@@ -22,6 +22,10 @@ class PostNorm(TwoNorms):
     Raises: ValueError: an ffn without its norm.
     """
 
-    def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        x = self.mixer_norm(x + self.dropout(self.mixer(x, positions=positions, cache=cache)))
-        return x if self.ffn is None else self.ffn_norm(x + self.dropout(self.ffn(x)))
+    outputs_add_up = False  # each sum is normalised before the next output comes
+
+    def forward(
+        self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None, memory: Memory | None = None
+    ) -> Tensor:
+        x = self.mixer_norm(x + self.dropout(self.mix(x, positions, cache, memory)))
+        return x if self.ffn is None else self.ffn_norm(x + self.dropout(self.ffn(x, positions=positions)))

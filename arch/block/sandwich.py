@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..contracts import Cache, ChannelMixer, Norm, SequenceMixer
+from ..contracts import Cache, ChannelMixer, Memory, Norm, SequenceMixer
 from .two_norms import TwoNorms
 
 
@@ -22,6 +22,7 @@ class Sandwich(TwoNorms):
     Raises: ValueError: an ffn without its norms.
     """
 
+    outputs_add_up = False  # each out_norm undoes whatever scale an output has
     ffn_out_norm: Norm  # None where there is no ffn
 
     def __init__(
@@ -41,6 +42,8 @@ class Sandwich(TwoNorms):
         self.mixer_out_norm = mixer_out_norm
         self.register_module("ffn_out_norm", None if ffn is None else ffn_out_norm)
 
-    def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        x = x + self.dropout(self.mixer_out_norm(self.mixer(self.mixer_norm(x), positions=positions, cache=cache)))
-        return x if self.ffn is None else x + self.dropout(self.ffn_out_norm(self.ffn(self.ffn_norm(x))))
+    def forward(
+        self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None, memory: Memory | None = None
+    ) -> Tensor:
+        x = x + self.dropout(self.mixer_out_norm(self.mix(self.mixer_norm(x), positions, cache, memory)))
+        return x if self.ffn is None else x + self.dropout(self.ffn_out_norm(self.ffn(self.ffn_norm(x), positions=positions)))

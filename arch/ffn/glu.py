@@ -21,6 +21,8 @@ class GLU(ChannelMixer):
     Raises: ValueError: unknown activation.
     """
 
+    outputs = ("down_proj.weight",)
+
     def __init__(self, *, d_model: int, d_ff: int, activation: str = "silu", bias: bool = False) -> None:
         super().__init__()
         self.activation = activation_by_name(activation)
@@ -28,7 +30,7 @@ class GLU(ChannelMixer):
         self.up_proj = nn.Linear(d_model, d_ff, bias=bias)
         self.down_proj = nn.Linear(d_ff, d_model, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, positions: Tensor | None = None) -> Tensor:
         return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
 
     def cost(self, seq: int) -> Cost:

@@ -6,23 +6,25 @@ from typing import Any
 
 from torch import Tensor
 
-from ..contracts import ChannelMixer, Cost, Router, Routing
+from ..contracts import ChannelMixer, Cost, Router, Routing, real
 from ..routing import load
 from .experts import Experts
 
 
 class MoE(ChannelMixer):
-    """Each token is worked on by the experts that the router picks for it, and by the shared ffn if there is one.
+    """Each token is worked on by the experts that the router chooses for it, and by the shared ffn if there is one.
 
-    y_t = shared(x_t) + sum over the assignments a of token t:  gate_a * expert_a(x_t)
+    y_t = shared(x_t) + sum over the assignments a of token t:  gate_a * expert_a(x_t);   padding has no assignments
 
     Paper: Shazeer 2017, arXiv:1701.06538 (eq. 1); shared: Dai 2024, arXiv:2401.06066 (eq. 9), several as one wider ffn.
     Differs: nothing; the routing stays on ``self.routing`` for the losses and the statistics (``pop_routings``).
     Cost per token: the router, the shared ffn and router.top_k experts; parameters of all n_experts; no state.
     Args:   d_model: channels of each token. router: chooses the experts. experts: the bank. shared: dense, for every token.
-    Shape:  x: (..., d_model) -> (..., d_model)
+    Shape:  x: (..., d_model), positions: (...) -> (..., d_model)
     Raises: ValueError: router and experts differ in n_experts; experts are built for another d_model.
     """
+
+    outputs = ("experts.down_proj",)
 
     def __init__(self, *, d_model: int, router: Router, experts: Experts, shared: ChannelMixer | None = None) -> None:
         super().__init__()
@@ -38,15 +40,21 @@ class MoE(ChannelMixer):
         self.causal = router.causal and (shared is None or shared.causal)
         self.routing: Routing | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def scale_output(self, factor: float) -> None:
+        super().scale_output(factor)
+        if self.shared is not None:
+            self.shared.scale_output(factor)
+
+    def forward(self, x: Tensor, *, positions: Tensor | None = None) -> Tensor:
         tokens = x.reshape(-1, x.shape[-1])  # (t, m)
-        self.routing = routing = self.router(tokens)
+        of_text = None if positions is None else real(positions).expand(x.shape[:-1]).reshape(-1)  # (t,)
+        self.routing = routing = self.router(tokens, of_text)
         order = routing.expert.argsort(stable=True)  # by expert; what was dropped comes last
         token, gate = routing.token.index_select(0, order), routing.gate.index_select(0, order)
         worked = self.experts(tokens.index_select(0, token), load(routing))  # (a, m)
         gated = worked * gate.unsqueeze(-1)  # fp32, as the gates are: a token's experts are not summed in bf16
         y = gated.new_zeros(tokens.shape).index_add_(0, token, gated).to(worked.dtype).view(x.shape)
-        return y if self.shared is None else y + self.shared(x)
+        return y if self.shared is None else y + self.shared(x, positions=positions)
 
     def cost(self, seq: int) -> Cost:
         one = self.experts.cost(seq)  # expert on one token

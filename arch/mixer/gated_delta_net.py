@@ -33,6 +33,8 @@ class GatedDeltaNet(SequenceMixer):
     Raises: ValueError: n_heads does not divide d_key or d_value.
     """
 
+    outputs = ("o_proj.weight",)
+
     def __init__(
         self,
         *,

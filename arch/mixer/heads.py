@@ -20,6 +20,8 @@ class Heads(SequenceMixer):
     Raises: ValueError: n_heads does not divide d_model; n_kv_heads does not divide n_heads; an unknown bias.
     """
 
+    outputs = ("o_proj.weight",)
+
     def __init__(
         self, *, d_model: int, n_heads: int, n_kv_heads: int | None = None, d_head: int | None = None, bias: Bias = False
     ) -> None:

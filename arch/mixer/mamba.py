@@ -31,6 +31,8 @@ class Mamba(SequenceMixer):
 
     undecayed = ("A_log",)  # a rate, not a matrix: optimisers leave it out of weight decay and of orthogonalisation
 
+    outputs = ("o_proj.weight",)
+
     def __init__(
         self,
         *,

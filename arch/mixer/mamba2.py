@@ -31,6 +31,8 @@ class Mamba2(SequenceMixer):
     Raises: ValueError: d_head does not divide the inner channels, or n_groups the heads.
     """
 
+    outputs = ("o_proj.weight",)
+
     def __init__(
         self,
         *,

@@ -34,6 +34,8 @@ class MLA(SequenceMixer):
     Raises: ValueError: an odd d_rope.
     """
 
+    outputs = ("o_proj.weight",)
+
     def __init__(
         self,
         *,

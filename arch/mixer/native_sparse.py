@@ -40,6 +40,8 @@ class NativeSparse(SequenceMixer):
     Raises: ValueError: n_kv_heads does not divide n_heads; block or window below 1; top_n below 3.
     """
 
+    outputs = ("o_proj.weight",)
+
     def __init__(
         self,
         *,

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..contracts import Block, Cost, Norm
-from ..mixer.cross import Memory
+from ..contracts import Block, Cost, Memory, Norm
 from .embedding import Embedding
 from .stack import Stack, StackCache
 
@@ -24,7 +23,7 @@ class Decoder(Stack):
     Args:   embedding: tokens to vectors. layers: blocks, first to last. final_norm: before the logits; None where the layers
             end in a norm. tied: logits reuse the embedding's table. logit_bias: whether a learned number per token is added.
     Shape:  tokens: (batch, seq) integers -> (batch, seq, vocab_size)
-    Raises: ValueError: no layer.
+    Raises: ValueError: no layer, or one that is no block.
     """
 
     logit_bias: nn.Parameter | None

@@ -8,15 +8,15 @@ from ..contracts import Cost, Norm, Position, parameters_only
 
 
 class Embedding(nn.Embedding):
-    """A vector per token, with its place and its segment added.
+    """A vector per token, with its position and its segment added.
 
     x = norm(position(scale * E[token]) + T[segment])
 
     Paper: Vaswani 2017, arXiv:1706.03762 (section 3.4, scale = sqrt(d_model)); Devlin 2018, arXiv:1810.04805 (figure 2:
     segments and norm). Differs: nothing.
     Cost per token: vocab_size * d_model parameters and those of its parts, no matrix products, no state.
-    Args:   d_model: channels of each token. vocab_size: rows of the table. position: adds a place; None = places are told
-            inside the layers, or not at all. norm: after the sum; None = none. scale: factor on the table's vectors.
+    Args:   d_model: channels of each token. vocab_size: rows of the table. position: adds one; None = positions are
+            applied inside the layers, or not at all. norm: after the sum; None = none. scale: factor on the table's vectors.
             n_types: segments that have a vector each; 0 = no segments. dropout: share of channels zeroed in training.
     Shape:  tokens, positions, types: (batch, seq) integers -> (batch, seq, d_model)
     Raises: ValueError: segments given to an embedding that has none.

@@ -1,4 +1,4 @@
-"""The encoder: every token of a text read with all the others in sight."""
+"""The encoder: every token of a text, seen together with all the others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Encoder(Stack):
     Args:   embedding: tokens to vectors. layers: blocks, first to last; both sides are seen where their mixers are not causal.
             final_norm: None where the layers end in a norm. pooler: one vector for the text; None = no such vector.
     Shape:  tokens, types: (batch, seq) integers -> (batch, seq, d_model)
-    Raises: ValueError: no layer; a pooled vector asked of an encoder without a pooler.
+    Raises: ValueError: no layer, or one that is no block; a pooled vector asked of an encoder without a pooler.
     """
 
     def __init__(

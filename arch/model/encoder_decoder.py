@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..contracts import Cost
-from ..mixer.cross import Memory
+from ..contracts import Cost, Memory
 from .decoder import Decoder
 from .embedding import Embedding
 from .encoder import Encoder
@@ -60,7 +59,7 @@ class EncoderDecoder(nn.Module):
         return self.decoder(tokens, positions=positions, memory=self.encode(source, source_positions))
 
     def encode(self, source: Tensor, positions: Tensor | None = None) -> Memory:
-        """What the decoder looks at: one text a row, padding around it has place 0."""
+        """What the decoder looks at: one text a row, the padding around it at negative positions."""
         return Memory(x=self.encoder(source, positions=positions), positions=positions)
 
     def reading(self, source: Tensor, positions: Tensor | None = None) -> Reading:
@@ -70,7 +69,7 @@ class EncoderDecoder(nn.Module):
     def cost(self, seq: int) -> Cost:
         read = self.encoder.cost(seq)
         twice = self.embedding.weight.numel() if self.shared else 0
-        # What was read is kept by the layers that look at it: the encoder itself keeps nothing.
+        # The layers that look at the source cache its keys and values: the encoder itself needs no cache.
         return self.decoder.cost(seq) + read + Cost(-twice, -twice, 0, -read.state_bytes)
 
 
@@ -95,4 +94,4 @@ class Reading(nn.Module):
         return logits
 
     def init_cache(self, batch: int, max_seq: int) -> StackCache:
-        return self.decoder.init_cache(batch, max_seq, self.memory)
+        return self.decoder.init_cache(batch, max_seq)

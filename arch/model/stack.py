@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..contracts import Block, Cache, Cost, Norm
-from ..mixer.cross import Memory
+from ..contracts import Block, Cache, Cost, Memory, Norm
 from .embedding import Embedding
+
+NEEDED = (
+    "mixer",
+    "mixer.init_cache",
+    "mixer.reads_memory",
+    "ffn",
+    "sublayers",
+    "causal",
+    "outputs_add_up",
+    "cost",
+)  # of a layer
 
 
 class StackCache(Cache):
-    """One cache per layer and the number of tokens that all of them have seen."""
+    """One cache per layer and the number of tokens that each of them has seen."""
 
     def __init__(self, layers: list[Cache]) -> None:
         self.layers = layers
@@ -25,26 +37,34 @@ class Stack(nn.Module):
 
     x_0 = embedding(tokens); x_l = layer_l(x_{l-1}); y = norm(x_L)
 
-    Args:   embedding: tokens to vectors. layers: blocks, first to last. final_norm: None where the layers end in a norm.
-    Raises: ValueError: no layer.
+    Args:   embedding: tokens to vectors. layers: blocks, first to last, or wrappers that pass on a block's
+            attributes, as torch.compile's. final_norm: None where the layers end in a norm.
+    Raises: ValueError: no layer; a layer that is neither.
     """
 
     def __init__(self, *, embedding: Embedding, layers: Sequence[Block], final_norm: Norm | None = None) -> None:
         super().__init__()
         if not layers:
             raise ValueError(f"{type(self).__name__} needs at least 1 layer, got 0")
+        for i, layer in enumerate(layers):
+            if missing := [name for name in NEEDED if not _has(layer, name)]:
+                raise ValueError(
+                    f"layer {i} is a {type(layer).__name__} without {', '.join(missing)}: a Block is expected, "
+                    "or a wrapper that passes on a block's attributes"
+                )
         self.embedding = embedding
         self.layers = nn.ModuleList(layers)
         self.final_norm = final_norm
 
     @property
     def blocks(self) -> list[Block]:
-        return [layer for layer in self.layers if isinstance(layer, Block)]
+        """Every layer, wrapped or not."""
+        return cast(list[Block], list(self.layers))
 
     @property
     def causal(self) -> bool:
-        """Whether no output depends on a later token: every mixer, ffn and router says so of itself."""
-        return all(getattr(module, "causal", True) for module in self.layers.modules())
+        """Whether no output depends on a later token."""
+        return all(layer.causal for layer in self.blocks)
 
     def hidden(
         self,
@@ -55,22 +75,28 @@ class Stack(nn.Module):
         cache: StackCache | None = None,
         memory: Memory | None = None,
     ) -> Tensor:
-        """The last layer's output after the final norm. memory: what cross-attention reads; a cache has read it already."""
+        """The last layer's output after the final norm. memory: what cross-attention reads, at the first call with a cache."""
         start = 0 if cache is None else cache.length
-        places = torch.arange(start, start + tokens.shape[1], device=tokens.device)[None] if positions is None else positions
-        x = self.embedding(tokens, places, types)  # (b, s, m)
-        for i, layer in enumerate(self.blocks):
-            reads = memory if layer.mixer.reads_memory else None
-            x = layer(x, positions=positions, cache=reads if cache is None else cache.layers[i])
+        known = torch.arange(start, start + tokens.shape[1], device=tokens.device)[None] if positions is None else positions
+        x = self.embedding(tokens, known, types)  # (b, s, m)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, positions=positions, cache=None if cache is None else cache.layers[i], memory=memory)
         if cache is not None:
             cache.length += tokens.shape[1]
         return x if self.final_norm is None else self.final_norm(x)
 
-    def init_cache(self, batch: int, max_seq: int, memory: Memory | None = None) -> StackCache:
-        """An empty cache for up to max_seq tokens; memory: what cross-attention reads, kept as keys and values."""
-        mixers = [layer.mixer for layer in self.blocks]
-        return StackCache([m.read(memory) if m.reads_memory else m.init_cache(batch, max_seq) for m in mixers])
+    def init_cache(self, batch: int, max_seq: int) -> StackCache:
+        """An empty cache for up to max_seq tokens."""
+        return StackCache([layer.mixer.init_cache(batch, max_seq) for layer in self.blocks])
 
     def cost(self, seq: int) -> Cost:
         last = [] if self.final_norm is None else [self.final_norm.cost(seq)]
         return sum([*(layer.cost(seq) for layer in self.blocks), *last], self.embedding.cost(seq))
+
+
+def _has(layer: Any, path: str) -> bool:
+    try:
+        attrgetter(path)(layer)
+    except AttributeError:
+        return False
+    return True

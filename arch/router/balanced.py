@@ -24,8 +24,7 @@ class Balanced(LinearRouter):
     Raises: ValueError: top_k is not in 1..n_experts; top_k = 1, which leaves the router no gradient.
     """
 
-    losses = ("router_z",)
-    balances_itself = True
+    losses = ("router_z",)  # the biases see to the balance
     top_k: int
     bias: Tensor
 
@@ -38,12 +37,12 @@ class Balanced(LinearRouter):
         super().reset_parameters()
         self.register_buffer("bias", torch.zeros(self.n_experts, device=self.weight.device))
 
-    def forward(self, x: Tensor) -> Routing:
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Routing:
         logits = self.logits(x)  # (t, e)
         score = logits.sigmoid()
         expert = (score.detach() + self.bias).topk(self.top_k).indices
         gate = score.gather(-1, expert)
-        return token_choice(logits, expert, gate / gate.sum(-1, keepdim=True))
+        return token_choice(logits, expert, gate / gate.sum(-1, keepdim=True), real)
 
     @torch.no_grad()
     def after_step(self, load: Tensor) -> None:

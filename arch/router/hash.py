@@ -23,8 +23,7 @@ class Hash(Router):
     Raises: ValueError: top_k is not in 1..n_experts.
     """
 
-    losses = ()
-    balances_itself = True  # nothing is learnt, so no loss could
+    losses = ()  # nothing is learnt
     top_k: int
     directions: Tensor
 
@@ -38,10 +37,10 @@ class Hash(Router):
     def reset_parameters(self) -> None:
         nn.init.normal_(self.directions)
 
-    def forward(self, x: Tensor) -> Routing:
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Routing:
         logits = fp32_linear(x.detach(), self.directions)  # (t, e)
         expert = logits.topk(self.top_k).indices
-        return token_choice(logits, expert, torch.ones_like(expert, dtype=logits.dtype))
+        return token_choice(logits, expert, torch.ones_like(expert, dtype=logits.dtype), real)
 
     def cost(self, seq: int) -> Cost:
         return Cost(flops=2 * self.directions.numel())

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import math
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
+from einops import repeat
 from torch import Tensor, nn
 
 from ..contracts import Cost, Router, Routing
+
+Count = TypeVar("Count", int, Tensor)  # a tensor of one
 
 
 class LinearRouter(Router):
@@ -51,11 +55,26 @@ def fp32_linear(x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x.float(), weight.float())
 
 
-def token_choice(logits: Tensor, expert: Tensor, gate: Tensor) -> Routing:
-    """The routing in which token i meets the experts of its row. logits: (t, e), expert and gate: (t, k)."""
-    t, k = expert.shape
-    token = torch.arange(t, device=expert.device).unsqueeze(-1).expand(t, k)
-    return Routing(logits, token.flatten(), expert.flatten(), gate.flatten())
+def token_choice(logits: Tensor, expert: Tensor, gate: Tensor, real: Tensor | None) -> Routing:
+    """The routing in which token i meets the experts of its row, unless it is padding. logits: (t, e), expert, gate: (t, k)."""
+    token = repeat(torch.arange(expert.shape[0], device=expert.device), "t -> (t k)", k=expert.shape[1])
+    routing = Routing(logits, token, expert.flatten(), gate.flatten(), real)
+    return routing if real is None else dropped_where(routing, ~real[token])
+
+
+def dropped_where(routing: Routing, lost: Tensor) -> Routing:
+    """The routing without some of its assignments. lost: (a,) booleans"""
+    n_experts = routing.logits.shape[-1]
+    return routing._replace(expert=routing.expert.masked_fill(lost, n_experts), gate=routing.gate.masked_fill(lost, 0.0))
+
+
+def room(n_tokens: Count, experts_per_token: float, n_experts: int) -> Count:
+    """ceil(n_tokens * experts_per_token / n_experts): what each expert takes of as many tokens.
+
+    In whole numbers, so that a count on the device, which the host does not wait for, gives what one on the host gives.
+    """
+    millionth = 10**6
+    return -(-n_tokens * round(experts_per_token * millionth) // (n_experts * millionth))
 
 
 def check_top_k(top_k: float, n_experts: int) -> None:

@@ -31,9 +31,9 @@ class NoisyTopK(LinearRouter):
         self.noise_weight = nn.Parameter(torch.empty(n_experts, d_model))
         self.reset_parameters()
 
-    def forward(self, x: Tensor) -> Routing:
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Routing:
         logits = self.logits(x)  # (t, e)
         if self.training:
             logits = logits + torch.randn_like(logits) * F.softplus(fp32_linear(x, self.noise_weight))
         chosen, expert = logits.topk(self.top_k)
-        return token_choice(logits, expert, chosen.softmax(-1))
+        return token_choice(logits, expert, chosen.softmax(-1), real)

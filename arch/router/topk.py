@@ -35,11 +35,11 @@ class TopK(LinearRouter):
         super().__init__(d_model=d_model, n_experts=n_experts, top_k=top_k)
         self.softmax = softmax
 
-    def forward(self, x: Tensor) -> Routing:
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Routing:
         logits = self.logits(x)  # (t, e)
         if self.softmax == "before":
             gate, expert = logits.softmax(-1).topk(self.top_k)
         else:
             chosen, expert = logits.topk(self.top_k)
             gate = chosen.softmax(-1)
-        return token_choice(logits, expert, gate)
+        return token_choice(logits, expert, gate, real)

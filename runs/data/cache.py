@@ -1,4 +1,4 @@
-"""Arrays that took long to make, kept between runs. Losing any of it, or all of it, costs time and nothing else."""
+"""Arrays that took long to make, stored between runs. Losing any of it, or all of it, costs time and nothing else."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def key(*parts: str) -> str:
 
 
 def store(name: str, arrays: dict[str, np.ndarray], facts: dict[str, str]) -> None:
-    """Write atomically; a folder that cannot be written, or a full disk, means that nothing is kept."""
+    """Write atomically; a folder that cannot be written, or a full disk, means that nothing is stored."""
     where = folder()
     if where is None:
         return

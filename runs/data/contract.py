@@ -7,19 +7,19 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-IGNORED = -100  # the target of a place where nothing is asked
+IGNORED = -100  # the target of a token where nothing is asked
 
 
 class Batch(NamedTuple):
-    """One step's worth of rows. targets[:, t] is what is to be said at place t: for a text, the token at place t + 1."""
+    """One step's worth of rows. targets[:, t] is what is asked for at token t: in a text, token t + 1."""
 
     tokens: Tensor  # (b, s) int64
     targets: Tensor  # (b, s) int64, IGNORED where nothing is asked
-    positions: Tensor | None = None  # (b, s) int64, a 0 starts a document; None: each row is one document from place 0
+    positions: Tensor | None = None  # (b, s) int64, a 0 starts a document, padding is negative; None: 0..s-1
     types: Tensor | None = None  # (b, s) int64, which segment a token belongs to, where rows are made of several
     labels: Tensor | None = None  # (b,) int64, the class of each row, where rows are classified
     source: Tensor | None = None  # (b, n) int64, the text to read before ``tokens`` is written, where there is one
-    source_positions: Tensor | None = None  # (b, n) int64, as positions: padding has 0
+    source_positions: Tensor | None = None  # (b, n) int64, as positions
 
 
 class Data(Protocol):

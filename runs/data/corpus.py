@@ -1,4 +1,4 @@
-"""Text cut into a part to learn from and a held-out part, tokenised once and kept between runs."""
+"""Text cut into a part to learn from and a held-out part, tokenised once and cached between runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Corpus(StreamData):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Quick to tell and different whenever documents() might yield something else."""
+        """Quick to find out, and different whenever documents() might yield something else."""
 
     @property
     def vocab_size(self) -> int:
@@ -68,17 +68,17 @@ class Corpus(StreamData):
     @cached_property
     def _tokens(self) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         name = cache.key(FORMAT, type(self).__name__, self.fingerprint(), self.tokenizer.settings)
-        kept = cache.load(name)
-        if kept is not None:
-            self.tokenizer.restore(kept[0]["tokenizer"].tobytes())
-            return kept
+        cached = cache.load(name)
+        if cached is not None:
+            self.tokenizer.restore(cached[0]["tokenizer"].tobytes())
+            return cached
         train, validation = split(list(self.documents()))
         if not train:
             raise ValueError(f"{self.origin}: there is no text; give one that is not empty")
         self.tokenizer.fit([train])
         state = np.frombuffer(self.tokenizer.state(), dtype=np.uint8)
         arrays = {"train": self.tokenizer.encode(train), "validation": self.tokenizer.encode(validation), "tokenizer": state}
-        # 0xff never occurs in UTF-8, so the digest tells where the text was split
+        # 0xff never occurs in UTF-8, so the digest says where the text was split
         facts = {
             "sha256": hashlib.sha256(train.encode() + b"\xff" + validation.encode()).hexdigest(),
             "spelt": "yes" if self.tokenizer.spells(train) and self.tokenizer.spells(validation) else "no",

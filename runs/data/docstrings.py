@@ -34,7 +34,7 @@ class Docstrings(LibraryTask):
 
     Args:   roots: more functions: "site-packages" (the installed packages) or folders with Python files.
     Shape:  source: (batch, n), tokens, targets: (batch, s); n and s: the longest row of the batch, at most seq_len, so that a
-            step has fewer than batch_size * seq_len tokens. Every row starts at place 0, padding has places 0.
+            step has fewer than batch_size * seq_len tokens. Every row starts at position 0, its padding is at -1.
     Raises: ValueError: no sources, as in an embedded Python; no pair to learn from or none to hold out.
     """
 
@@ -90,8 +90,8 @@ class Docstrings(LibraryTask):
     def evaluation(self, *, n_batches: int, batch_size: int, seq_len: int) -> Iterator[Batch]:
         """n_batches * batch_size pairs at even distances over all that are held out."""
         self.check(seq_len=seq_len)
-        places = np.linspace(0, len(self.rows["validation source"]) - 1, n_batches * batch_size).astype(np.int64)
-        for chosen in places.reshape(n_batches, batch_size):
+        rows = np.linspace(0, len(self.rows["validation source"]) - 1, n_batches * batch_size).astype(np.int64)
+        for chosen in rows.reshape(n_batches, batch_size):
             yield self._batch("validation", chosen, seq_len)
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
@@ -109,9 +109,9 @@ class Docstrings(LibraryTask):
         return Batch(
             tokens=padded(written, most=seq_len, fill=pad),
             targets=padded(asked, most=seq_len, fill=IGNORED),
-            positions=padded([np.arange(len(row)) for row in written], most=seq_len, fill=0),
+            positions=padded([np.arange(len(row)) for row in written], most=seq_len, fill=-1),
             source=padded(sources, most=seq_len, fill=pad),
-            source_positions=padded([np.arange(len(row)) for row in sources], most=seq_len, fill=0),
+            source_positions=padded([np.arange(len(row)) for row in sources], most=seq_len, fill=-1),
         )
 
 

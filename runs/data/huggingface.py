@@ -18,7 +18,7 @@ class HuggingFace(Corpus):
     """The first max_bytes of a data set, streamed, split by document.
 
     A document is held out or not by a hash of its text, so that no text is in both parts even where it occurs twice.
-    What was read is kept and not fetched again; on the hub a name may come to mean other text, revision holds it still.
+    What was read is cached and not fetched again; on the hub a name may come to mean other text, revision holds it still.
 
     Args:   name: on the hub, as in roneneldan/TinyStories; None: read ``files``. config: of the data set, where it has several.
             split: of the data set, the source of both parts. revision: commit or tag on the hub.
@@ -88,7 +88,7 @@ class HuggingFace(Corpus):
             import datasets
         except ImportError:
             raise ValueError("data=hf needs the package datasets: pip install datasets") from None
-        datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is told once, below
+        datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is said once, below
         try:
             if self.name is not None:
                 return datasets.load_dataset(self.name, self.config, split=self.split, revision=self.revision, streaming=True)

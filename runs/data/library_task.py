@@ -1,4 +1,4 @@
-"""Tasks made out of the standard library's sources: texts picked out of them, tokenised once and kept between runs."""
+"""Tasks made out of the standard library's sources: texts taken out of them, tokenised once and cached between runs."""
 
 from __future__ import annotations
 
@@ -42,30 +42,30 @@ class LibraryTask(ABC):
     @cached_property
     def token_bytes(self) -> Tensor | None:
         """None where the tokenizer does not give every text back."""
-        if self._kept[1]["spelt"] == "no":  # a tokenizer may have to learn first
+        if self._cached[1]["spelt"] == "no":  # a tokenizer may have to learn first
             return None
         known = torch.from_numpy(self.tokenizer.token_bytes)
         return torch.cat([known, known.new_zeros(self.vocab_size - len(known))])
 
     @property
     def sha256(self) -> str:
-        return self._kept[1]["sha256"]
+        return self._cached[1]["sha256"]
 
     @cached_property
     def rows(self) -> dict[str, list[np.ndarray]]:
         """The tokens of every text."""
-        arrays = self._kept[0]
+        arrays = self._cached[0]
         names = [name for name in arrays if f"{name} ends" in arrays]
         return {name: np.split(arrays[name], arrays[f"{name} ends"])[:-1] for name in names}
 
     @cached_property
-    def _kept(self) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    def _cached(self) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         parts = (type(self).__name__, self.settings, self.library.fingerprint(), self.tokenizer.settings)
         name = cache.key(FORMAT, *parts)
-        kept = cache.load(name)
-        if kept is not None:
-            self.tokenizer.restore(kept[0]["tokenizer"].tobytes())
-            return kept
+        cached = cache.load(name)
+        if cached is not None:
+            self.tokenizer.restore(cached[0]["tokenizer"].tobytes())
+            return cached
         texts = self.texts()
         self.tokenizer.fit(text for part, some in texts.items() if part.startswith("train") for text in some)
         spelt = True

@@ -21,8 +21,8 @@ MIN_FILES = 5  # of a package: fewer cannot be split by file
 class Packages(LibraryTask):
     """Pieces of the n_classes largest packages of the running Python's standard library, each labelled with its package.
 
-    A row is seq_len tokens from any place of any file; classes are equally likely. Targets are the next tokens, for a
-    language-model loss beside that of the label; nothing is asked at a row's last place.
+    A row is seq_len tokens from anywhere in any file; classes are equally likely. Targets are the next tokens, for a
+    language-model loss beside that of the label; nothing is asked at a row's last token.
 
     Held out are, in each package, the files that PythonSource holds out, and more until they are two files and a tenth of
     its text. So nothing that is held out there is learnt from here; but a model trained there has read some of what is held
@@ -88,23 +88,23 @@ class Packages(LibraryTask):
                 )
 
     def batch(self, *, seed: int, step: int, batch_size: int, seq_len: int) -> Batch:
-        """batch_size pieces to learn from: each class equally likely, and each place in it."""
+        """batch_size pieces to learn from: each class equally likely, and each start in it."""
         self.check(seq_len=seq_len)
         rng = generator(seed, step)
         labels = rng.integers(0, self.n_classes, batch_size)
-        starts = rng.integers(0, self._places("train", seq_len)[labels])
+        starts = rng.integers(0, self._n_starts("train", seq_len)[labels])
         return self._batch("train", labels, starts, seq_len)
 
     def evaluation(self, *, n_batches: int, batch_size: int, seq_len: int) -> Iterator[Batch]:
         """The classes in turn, and of each one pieces at even distances over all that is held out."""
         self.check(seq_len=seq_len)
         turn, labels = np.divmod(np.arange(n_batches * batch_size), self.n_classes)
-        last = self._places("validation", seq_len)[labels] - 1
+        last = self._n_starts("validation", seq_len)[labels] - 1
         starts = last * turn // max(turn[-1], 1)
         for i in range(0, len(labels), batch_size):
             yield self._batch("validation", labels[i : i + batch_size], starts[i : i + batch_size], seq_len)
 
-    def _places(self, part: str, seq_len: int) -> np.ndarray:
+    def _n_starts(self, part: str, seq_len: int) -> np.ndarray:
         """How many rows start in each class. (n_classes,)"""
         return np.array([len(tokens) - seq_len + 1 for tokens in self.rows[part]])
 

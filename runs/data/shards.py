@@ -30,7 +30,7 @@ class Shards(StreamData):
     A nanoGPT meta.pkl is never opened, since unpickling runs code: say data.vocab_size instead.
 
     Args:   train, val: files, as glob patterns. vocab_size: how many different tokens there are.
-            tokenizer: the one that made the files, if it is at hand; without it bits per byte cannot be told.
+            tokenizer: the one that made the files, if it is at hand; without it bits per byte are unknown.
     Raises: FileNotFoundError: nothing matches. ValueError: truncated or foreign files, tokens outside the vocabulary.
     """
 
@@ -134,7 +134,5 @@ def _open(path: Path) -> np.ndarray:
     n = int(header[2])
     expected = header.nbytes + n * np.dtype(dtype).itemsize
     if size != expected or n < 1:
-        raise ValueError(
-            f"{path} is truncated or damaged: its header tells of {n} tokens, so {expected} bytes, but it has {size}"
-        )
+        raise ValueError(f"{path} is truncated or damaged: its header says {n} tokens, so {expected} bytes, but it has {size}")
     return np.memmap(path, dtype=dtype, mode="r", offset=header.nbytes, shape=(n,))

@@ -78,19 +78,19 @@ class StreamData(ABC):
                 )
 
     def batch(self, *, seed: int, step: int, batch_size: int, seq_len: int) -> Batch:
-        """batch_size windows of the training part, each place equally likely."""
-        places = self.train.ends(seq_len + 1)[-1]
-        if places < 1:
+        """batch_size windows of the training part, each start equally likely."""
+        n_starts = self.train.ends(seq_len + 1)[-1]
+        if n_starts < 1:
             self.check(seq_len=seq_len)
-        starts = generator(seed, step).integers(0, places, size=batch_size)
+        starts = generator(seed, step).integers(0, n_starts, size=batch_size)
         return next_token(self.train.windows(starts, seq_len + 1))
 
     def evaluation(self, *, n_batches: int, batch_size: int, seq_len: int) -> Iterator[Batch]:
         """n_batches * batch_size windows at even distances over the whole validation part."""
-        places = self.validation.ends(seq_len + 1)[-1]
-        if places < 1:
+        n_starts = self.validation.ends(seq_len + 1)[-1]
+        if n_starts < 1:
             self.check(seq_len=seq_len)
-        starts = np.linspace(0, places - 1, n_batches * batch_size).astype(np.int64)
+        starts = np.linspace(0, n_starts - 1, n_batches * batch_size).astype(np.int64)
         for rows in starts.reshape(n_batches, batch_size):
             yield next_token(self.validation.windows(rows, seq_len + 1))
 

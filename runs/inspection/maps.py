@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from arch.contracts import Cache, Routing, SequenceMixer
+from arch.contracts import Cache, Memory, Routing, SequenceMixer
 from arch.mixer import MLA, CrossAttention
 from arch.mixer.heads import Heads
 from arch.routing import pop_routings
@@ -63,7 +63,12 @@ def look(model: nn.Module, *inputs: Tensor) -> Look:
 
 
 def attention_weights(
-    mixer: SequenceMixer, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None
+    mixer: SequenceMixer,
+    x: Tensor,
+    *,
+    positions: Tensor | None = None,
+    cache: Cache | None = None,
+    memory: Memory | None = None,
 ) -> Tensor | None:
     """How much each query weighs each key, (b, heads, queries, keys), as the mixer's own code path has it; None: it has none.
 
@@ -94,7 +99,7 @@ def attention_weights(
     handles = [values.proj.register_forward_hook(name_tokens), o_proj.register_forward_pre_hook(keep)]
     try:
         while first == 0 or first < n_keys:
-            mixer(x, positions=positions, cache=cache)
+            mixer(x, positions=positions, cache=cache, **({"memory": memory} if mixer.reads_memory else {}))
             first += seen[-1].shape[-1]
     finally:
         for handle in handles:

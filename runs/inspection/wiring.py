@@ -36,7 +36,7 @@ class Parts(fx.Tracer):
 def wiring(block: nn.Module) -> list[Step]:
     """The steps from the layer's input to its output. Where its forward cannot be traced: its parts, one after the other."""
     try:
-        graph = Parts().trace(block, concrete_args={"positions": None, "cache": None})
+        graph = Parts().trace(block, concrete_args={"positions": None, "cache": None, "memory": None})
     except Exception:  # a forward may do anything: branch on its numbers, call what knows no tracer ...
         return [name for name, part in block.named_children() if not isinstance(part, nn.Dropout)]
     for node in graph.nodes:  # dropout is no part of the wiring

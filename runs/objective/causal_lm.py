@@ -1,4 +1,4 @@
-"""The language model's objective: at every place, the next token."""
+"""The language model's objective: at every token, the next one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .contract import Question, Task, refuse_leaks, refuse_other_models
 
 
 class CausalLM:
-    """Every target of a batch is asked for at its place: of a text, the next token.
+    """Every target of a batch is asked for where it stands: of a text, the next token.
 
     L = -mean_t log p(x_{t+1} | x_1 .. x_t)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from arch import Decoder, Encoder
+from arch.contracts import real
 
 from ..data.contract import IGNORED, Batch, Data
 from .contract import Question, Task, first_batch, looking_ahead, refuse_leaks, refuse_other_models
@@ -83,7 +84,7 @@ class Classifier(Task):
 
 
 class Framed(Marked):
-    """Rows with [CLS] in front and [SEP] at the end."""
+    """Rows with [CLS] in front and [SEP] at the end; padding, which the data may have on the right, comes after both."""
 
     def __init__(self, data: Data) -> None:
         super().__init__(data, marks=2)
@@ -95,5 +96,10 @@ class Framed(Marked):
 
     def laid_out(self, batch: Batch, rng: np.random.Generator) -> Batch:
         first, last = (torch.full_like(batch.tokens[:, :1], self.specials[role]) for role in ("cls", "sep"))
-        tokens = torch.cat((first, batch.tokens, last), dim=1)
-        return Batch(tokens, torch.full_like(tokens, IGNORED), labels=batch.labels)
+        tokens, positions = torch.cat((first, batch.tokens, last), dim=1), None
+        if batch.positions is not None:
+            end = real(batch.positions).sum(1, keepdim=True) + 1  # (b, 1)
+            place = torch.arange(tokens.shape[1])
+            tokens = tokens.scatter(1, end, last).masked_fill(place > end, self.specials["pad"])
+            positions = torch.where(place <= end, place, -1)
+        return Batch(tokens, torch.full_like(tokens, IGNORED), positions, labels=batch.labels)

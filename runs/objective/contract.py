@@ -21,7 +21,7 @@ FITTING = {
 
 class Question(NamedTuple):
     """weight: of its mean cross-entropy in the loss. text: whether all tokens of a text are asked for, so that what they cost
-    can be told in bits per byte."""
+    can be reported in bits per byte."""
 
     weight: float = 1.0
     text: bool = False
@@ -43,7 +43,7 @@ class Task(nn.Module):
         self.questions = dict(questions)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Each question's logits: (b, s, answers), (b, places, answers) or (b, answers)."""
+        """Each question's logits: (b, s, answers), (b, k, answers) or (b, answers)."""
         raise NotImplementedError
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:

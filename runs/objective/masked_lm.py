@@ -53,7 +53,7 @@ class MaskedLM:
         if self.nsp_weight > 0:
             if not looking_ahead(model):
                 raise ValueError(
-                    f"nsp_weight={self.nsp_weight}: the first token tells whether B follows A, but no mixer of this model sees "
+                    f"nsp_weight={self.nsp_weight}: the first token says whether B follows A, but no mixer of this model sees "
                     "later tokens: take objective.nsp_weight=0, or a mixer that sees both sides, such as mha"
                 )
             heads["nsp"] = nn.Linear(d_model, 2)
@@ -79,13 +79,13 @@ class Cloze(Task):
         self.count = count
 
     def asked(self, batch: Batch) -> Tensor:
-        """The places that are asked for, as many in each row, so that the host need not know them. (b, k)"""
+        """The tokens that are asked for, as many in each row, so that the host need not know them. (b, k)"""
         first = (batch.targets == IGNORED).int().argsort(dim=1, stable=True)
         return first[:, : self.count(batch.targets.shape[1])]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         encoder = cast(Encoder, self.model)
-        types = None if encoder.embedding.types is None else batch.types  # [SEP] tells segments apart as well
+        types = None if encoder.embedding.types is None else batch.types  # [SEP] divides the segments as well
         x = encoder(batch.tokens, positions=batch.positions, types=types)  # (b, s, m)
         hidden = x.gather(1, self.asked(batch)[..., None].expand(-1, -1, x.shape[-1]))  # (b, k, m)
         answers = {"": self.heads["mlm"](hidden, encoder.embedding.weight)}

@@ -15,7 +15,7 @@ class MaskedText(Marked):
     """Rows as BERT reads them: some tokens are asked for, and most of these are hidden.
 
     [CLS] A [SEP] B [SEP], types 0 and 1: half of the time B goes on where A ends (label 0), else it is of another row
-    (label 1). Without pairs [CLS] A [SEP]. In each row round(rate * ordinary tokens) places are asked for, at least one:
+    (label 1). Without pairs [CLS] A [SEP]. In each row round(rate * ordinary tokens) tokens are asked for, at least one:
     of these 80 % show [MASK], 10 % another token, 10 % themselves. Special tokens are never asked for.
 
     Paper: Devlin 2018, arXiv:1810.04805 (section 3.1, appendix A.1-A.2). Differs: segments are stretches of tokens, not

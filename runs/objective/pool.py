@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from einops import repeat
 from torch import Tensor, nn
 
 from arch import Encoder
-from arch.contracts import longest_document
+from arch.contracts import real
 
 Pool = Literal["first", "last", "mean"]
 
@@ -20,13 +21,13 @@ def whole(model: nn.Module, x: Tensor) -> Tensor:
 
 def pooled(model: nn.Module, x: Tensor, positions: Tensor | None, pool: Pool) -> Tensor:
     """The vector of each row's text, padding left out. x: (b, s, m), positions: (b, s) or None -> (b, m)"""
-    if pool == "first":
-        return whole(model, x)
     if positions is None:
-        return x[:, -1] if pool == "last" else x.mean(1)
-    inside = longest_document(positions)  # a row holds one text; padding around it has place 0
-    if pool == "last":
-        last = inside.cumsum(-1).argmax(-1)  # (b,)
-        return x.gather(1, last[:, None, None].expand(-1, -1, x.shape[-1]))[:, 0]
-    share = inside.to(x.dtype)[..., None]  # (b, s, 1)
-    return torch.sum(x * share, 1) / share.sum(1)
+        return whole(model, x) if pool == "first" else x[:, -1] if pool == "last" else x.mean(1)
+    inside = real(positions)  # (b, s)
+    if pool == "mean":
+        share = inside.to(x.dtype)[..., None]  # (b, s, 1)
+        return torch.sum(x * share, 1) / share.sum(1)
+    count = inside.cumsum(-1)  # 1 at the first real token, largest from the last one on
+    place = (count == 1).int().argmax(-1) if pool == "first" else count.argmax(-1)  # (b,)
+    token = x.gather(1, repeat(place, "b -> b 1 m", m=x.shape[-1]))
+    return whole(model, token) if pool == "first" else token[:, 0]

@@ -39,8 +39,8 @@ class Translation(Task):
     """An encoder-decoder's own logits."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        places = {"source_positions": batch.source_positions, "positions": batch.positions}
-        return {"": self.model(batch.source, batch.tokens, **places)}
+        positions = {"source_positions": batch.source_positions, "positions": batch.positions}
+        return {"": self.model(batch.source, batch.tokens, **positions)}
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         return {"": batch.targets}

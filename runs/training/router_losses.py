@@ -18,9 +18,13 @@ def router_of(model: nn.Module, name: str) -> Router:
 
 
 def routing_loss(router: Router, routing: Routing, *, load_balance: float, router_z: float) -> Tensor:
-    """What keeps one router in order, by its weights. A router that balances itself gets no balance loss."""
-    loss = router_z * router_z_loss(routing)
-    return loss if router.balances_itself else loss + load_balance * load_balance_loss(routing)
+    """The auxiliary losses that a router asks for, by their weights."""
+    total = routing.logits.new_zeros(())
+    if "load_balance" in router.losses:
+        total = total + load_balance * load_balance_loss(routing)
+    if "router_z" in router.losses:
+        total = total + router_z * router_z_loss(routing)
+    return total
 
 
 def after_step(router: Router, load: Tensor) -> None:

@@ -48,14 +48,14 @@ def close(a: Tensor, b: Tensor) -> None:
 
 
 def left_padded(lengths: list[int]) -> tuple[Tensor, Tensor]:
-    """Which tokens are real, and their positions: a padded token has position 0 and is a document of its own."""
+    """Which tokens are real, and their positions: negative where they are not."""
     width = max(lengths)
     starts = torch.tensor([[width - length] for length in lengths])
     offset = torch.arange(width) - starts
-    return offset >= 0, offset.clamp_min(0)
+    return offset >= 0, offset
 
 
 def right_padded(lengths: list[int]) -> tuple[Tensor, Tensor]:
     positions = torch.arange(max(lengths)).expand(len(lengths), -1)
     real = positions < torch.tensor(lengths)[:, None]
-    return real, positions.where(real, 0)
+    return real, positions.where(real, -1)

@@ -62,12 +62,16 @@ def topk(logits: Tensor, k: int, softmax_before: bool) -> list[tuple[int, int, f
 
 
 def switch(logits: Tensor, k: int, capacity: int) -> list[tuple[int, int, float]]:
+    """Switch; for k = 2 GShard's algorithm 1, one loop over the tokens for each choice, without its random dispatch."""
     n_experts = logits.shape[1]
     room = [capacity] * n_experts
     found = []
-    for token, row in enumerate(logits.tolist()):
-        for e in best(row, k):
-            found.append((token, e, softmax(row)[e]) if room[e] else (token, n_experts, 0.0))
+    for choice in range(k):
+        for token, row in enumerate(logits.tolist()):
+            chosen = best(row, k)
+            e = chosen[choice]
+            gate = softmax(row)[e] / (sum(softmax(row)[i] for i in chosen) if k > 1 else 1)
+            found.append((token, e, gate) if room[e] else (token, n_experts, 0.0))
             room[e] -= bool(room[e])
     return sorted(found)
 

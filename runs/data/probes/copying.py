@@ -16,7 +16,7 @@ class Copying(Probe):
 
     $ letters | letters .    scored: the second time and the full stop.
     Tokens: letters 0 .. letters - 1, then $ | . and the padding *. Training rows of train.seq_len tokens are packed with
-    examples, the last one cut off and not scored; a held-out row holds one example and padding.
+    examples, the last one cut off and not scored; a held-out row holds one example, and padding at position -1.
 
     Paper: Jelassi et al. 2024, arXiv:2402.01032 (section 3.1; strings of 5 to 20 letters in rows of 220 in the authors' code).
     Differs: nothing.
@@ -64,10 +64,10 @@ class Copying(Probe):
         low, high = self.lengths(held_out=held_out)
         examples = 1 if held_out else seq_len // (2 * low + 3) + 1
         length = rng.integers(low, high + 1, size=(batch_size, examples))
-        end = np.cumsum(2 * length + 3, axis=1)  # (b, examples) place after the last one of each
+        end = np.cumsum(2 * length + 3, axis=1)  # (b, examples) position after the last one of each
 
         place = np.arange(seq_len + 1)
-        which = (end[:, :, None] <= place).sum(axis=1)  # (b, s + 1) the example that a place belongs to
+        which = (end[:, :, None] <= place).sum(axis=1)  # (b, s + 1) the example that a token belongs to
         last = np.minimum(which, examples - 1)
         n, after = np.take_along_axis(length, last, axis=1), np.take_along_axis(end, last, axis=1)
         offset = place - (after - 2 * n - 3)  # 0 at the $
@@ -77,4 +77,5 @@ class Copying(Probe):
         signs = [which == examples, offset == 0, offset <= n, offset == n + 1, offset <= 2 * n + 1]
         row = np.select(signs, [padding, start, drawn, again, copied], default=stop)
         asked = (offset >= n + 2) & (which < examples) & (after <= seq_len + 1)
-        return as_batch(row[:, :-1], np.where(asked, row, IGNORED)[:, 1:])
+        positions = np.where(which < examples, place, -1)[:, :-1] if held_out else None
+        return as_batch(row[:, :-1], np.where(asked, row, IGNORED)[:, 1:], positions)

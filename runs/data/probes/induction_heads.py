@@ -14,7 +14,7 @@ from .probe import Probe, as_batch, nothing_asked, require_length
 class InductionHeads(Probe):
     """What followed the special token when it stood in the text before? Asked once, at the end of the row.
 
-    Random tokens 0 .. V - 2, the special token V - 1 once among them and once at the last place, the only one scored.
+    Random tokens 0 .. V - 2, the special token V - 1 once among them and once at the last position, the only one scored.
     A row takes train.seq_len tokens: train at 256, then score at any length.
 
     Paper: Gu and Dao 2023, arXiv:2312.00752 (section 4.1.2: vocabulary 16, length 256), after Fu et al. 2022,

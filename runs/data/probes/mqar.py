@@ -15,7 +15,7 @@ from .probe import Probe, as_batch, nothing_asked, require_length
 class MQAR(Probe):
     """Key-value pairs, then each key once more: which value came with it?
 
-    k1 v1 ... kK vK, then filler with key k at place 2K + 2g and its value as the target there;
+    k1 v1 ... kK vK, then filler with key k at position 2K + 2g and its value as the target there;
     the gaps g differ and are drawn one after the other with p(g) ~ (g + 1)^(power - 1).
     Keys are 1 .. V/2 - 1, values V/2 .. V - 1, filler 0; a row takes train.seq_len tokens.
 

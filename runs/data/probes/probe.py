@@ -52,7 +52,7 @@ def as_batch(tokens: np.ndarray, targets: np.ndarray, positions: np.ndarray | No
 
 
 def nothing_asked(batch_size: int, seq_len: int) -> np.ndarray:
-    """(b, s) targets of rows in which no place is scored yet."""
+    """(b, s) targets of rows in which no token is scored yet."""
     return np.full((batch_size, seq_len), IGNORED, dtype=np.int64)
 
 

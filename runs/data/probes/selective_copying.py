@@ -15,8 +15,8 @@ from .probe import Probe, as_batch, nothing_asked, require_length
 class SelectiveCopying(Probe):
     """Remember the few data tokens among the noise, and say them in order when the markers come.
 
-    Tokens: 0 noise, 1 .. V - 2 data, V - 1 marker. The last n_data places of a row are markers, each of which asks for
-    one data token; the data lie at random places of the train.seq_len - n_data tokens before them.
+    Tokens: 0 noise, 1 .. V - 2 data, V - 1 marker. The last n_data tokens of a row are markers, each of which asks for
+    one data token; the data lie at random positions in the train.seq_len - n_data tokens before them.
 
     Paper: Gu and Dao 2023, arXiv:2312.00752 (section 4.1.1, appendix E.1: 4096 tokens, 16 of data, vocabulary 16).
     Differs: the marker is one of the 16 tokens, the paper leaves that open; the markers are the last of the seq_len tokens.
