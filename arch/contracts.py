@@ -186,8 +186,8 @@ def parameters_only(module: nn.Module) -> Cost:
 
 
 def documents(positions: Tensor) -> Tensor:
-    """The number of the document that each token belongs to: the running count of zeros. (batch, seq) -> (batch, seq)."""
-    return (positions == 0).cumsum(-1)
+    """The document of each token: the running count of zeros; -1 for padding, whose positions are negative. (batch, seq)."""
+    return (positions == 0).cumsum(-1).masked_fill(positions < 0, -1)
 
 
 def longest_document(positions: Tensor) -> Tensor:

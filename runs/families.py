@@ -300,7 +300,7 @@ def _stretch(config: Config) -> list[str]:
     words = _stretched(scaling, "rotary_yarn", YARN)
     if temperature is None and mscale and mscale_all_dim:  # one of them alone is not read
         both = YaRNScaling(factor=scaling["factor"], trained_seq=1, mscale=mscale, mscale_all_dim=mscale_all_dim)
-        temperature = both.temperature / both.still_temperature
+        temperature = both.temperature / both.unrotated_temperature
     return [*words, f"{SCALING}.ramp=channels", f"{SCALING}.temperature={_word(temperature)}"]
 
 

@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from arch.init import initialise
 from arch.mixer import NativeSparse
 from arch.mixer.native_sparse import NativeSparseCache
-from arch.ops.finished import finished_blocks
+from arch.ops.document_blocks import complete_blocks
 from arch.position import ALiBi, Rotary
 from tests.reference.attention import one_thread, outputs_and_gradients, text, turned_by  # noqa: F401
-from tests.reference.native_sparse import finished, plain_native_sparse
+from tests.reference.native_sparse import complete, plain_native_sparse
 
 TURN = turned_by([1.0, 0.1, 0.01, 0.001])
 LENGTHS = ((1,), (63,), (100,), (20, 1, 30, 12))
@@ -109,7 +109,7 @@ def test_equal_blocks_are_selected_from_the_first_on() -> None:
     torch.testing.assert_close(layer(x), plain_native_sparse(layer, x))
 
 
-def test_finished_blocks_are_those_of_the_definition() -> None:
+def test_complete_blocks_are_those_of_the_definition() -> None:
     rows = [
         [3, 4, 5, 6, 7, 8, 0, 1, 2, 3, 4, 5, 6],  # cut out of a longer text
         [0, 0, 0, 1, 2, 3, 0, 1, 2, 0, 1, 2, 3],
@@ -117,9 +117,9 @@ def test_finished_blocks_are_those_of_the_definition() -> None:
         list(range(13)),
     ]
     for size in (1, 3, 4, 8, 20):
-        blocks = finished_blocks(torch.tensor(rows), size)
+        blocks = complete_blocks(torch.tensor(rows), size)
         for b, places in enumerate(rows):
-            wanted = {(m, *tokens) for i in range(13) for m, tokens in finished(places, size, i).items()}
+            wanted = {(m, *tokens) for i in range(13) for m, tokens in complete(places, size, i).items()}
             ours = zip(blocks.number[b].tolist(), blocks.tokens[b].tolist(), blocks.document[b].tolist(), strict=True)
             found = [(number, *tokens) for number, tokens, document in ours if document >= 0]
             assert found == sorted(wanted, key=lambda block: block[1])
@@ -210,7 +210,7 @@ def test_the_state_has_the_told_bytes(seq: int) -> None:
     cache = layer.init_cache(1, seq)
     layer(x[:1], cache=cache)
     assert isinstance(cache, NativeSparseCache)
-    held = [t for part in (cache, cache.unfinished, cache.selected, cache.window) for t in (part.k, part.v)]
+    held = [t for part in (cache, cache.incomplete, cache.selected, cache.window) for t in (part.k, part.v)]
     assert sum(t.untyped_storage().nbytes() for t in held) == layer.cost(seq).state_bytes
 
 
@@ -218,8 +218,8 @@ def test_seeds_draw_the_places_anew() -> None:
     layer, other = small_nsa(), small_nsa()
     initialise(layer, seed=0)
     initialise(other, seed=1)
-    assert not torch.equal(layer.k_compress.place, other.k_compress.place)
-    assert not torch.equal(layer.k_compress.place, layer.v_compress.place)
+    assert not torch.equal(layer.k_compress.position_embedding, other.k_compress.position_embedding)
+    assert not torch.equal(layer.k_compress.position_embedding, layer.v_compress.position_embedding)
 
 
 @pytest.mark.parametrize(

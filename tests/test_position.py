@@ -149,7 +149,7 @@ def test_scaled_frequencies_are_those_of_the_papers() -> None:
         YaRNScaling(factor=1.0, trained_seq=64, ramp="channels", mscale_all_dim=1.0),
     ):
         assert frequencies(scaling) == pytest.approx(frequencies(None))
-        assert scaling.temperature == scaling.still_temperature == 1.0
+        assert scaling.temperature == scaling.unrotated_temperature == 1.0
 
 
 def test_yarns_ramp_over_channels_is_that_of_published_code() -> None:
@@ -266,9 +266,9 @@ def test_part_of_each_head_turns_where_the_size_says_so() -> None:
     ("build", "message"),
     [
         (lambda: Sinusoidal(d_model=5), "d_model is 5, 6 would do"),
-        (lambda: Rotary(d_head=7), "7 of d_head 7 cannot turn"),
-        (lambda: Rotary(d_head=8, d_rotary=10), "10 of d_head 8 cannot turn"),
-        (lambda: Rotary(d_head=8, d_rotary=0), "0 of d_head 8 cannot turn"),
+        (lambda: Rotary(d_head=7), "7 of d_head 7 cannot be rotated"),
+        (lambda: Rotary(d_head=8, d_rotary=10), "10 of d_head 8 cannot be rotated"),
+        (lambda: Rotary(d_head=8, d_rotary=0), "0 of d_head 8 cannot be rotated"),
         (lambda: Llama3Scaling(factor=2.0, trained_seq=8, slow=4.0), "slow is 4.0 and fast is 4.0: 0 < slow < fast"),
         (lambda: YaRNScaling(factor=2.0, trained_seq=8, slow=0.0), "slow is 0.0 and fast is 32.0: 0 < slow < fast"),
         (lambda: RelativeBias(n_heads=2, n_buckets=0), "n_buckets is 0: a multiple of 2"),

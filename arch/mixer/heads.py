@@ -20,6 +20,8 @@ class Heads(SequenceMixer):
     Raises: ValueError: n_heads does not divide d_model; n_kv_heads does not divide n_heads; an unknown bias.
     """
 
+    outputs = ("o_proj.weight",)
+
     def __init__(
         self, *, d_model: int, n_heads: int, n_kv_heads: int | None = None, d_head: int | None = None, bias: Bias = False
     ) -> None:
@@ -41,9 +43,9 @@ class Heads(SequenceMixer):
         """Of one token, multiply-adds counted as 2."""
         return 2 * sum(proj.weight.numel() for proj in (self.q_proj, self.k_proj, self.v_proj, self.o_proj))
 
-    def state_bytes(self, kept: int) -> int:
+    def state_bytes(self, tokens: int) -> int:
         """Of the keys and values of that many tokens."""
-        return 2 * self.n_kv_heads * self.d_head * kept * self.k_proj.weight.element_size()
+        return 2 * self.n_kv_heads * self.d_head * tokens * self.k_proj.weight.element_size()
 
 
 def _must_divide(part_name: str, part: int, whole_name: str, whole: int, instead: str = "") -> None:

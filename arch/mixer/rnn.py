@@ -26,10 +26,22 @@ class GatedRNN(SequenceMixer):
     Args:   rnn: torch's layer, whose first state is what comes out. n_states: tensors that it carries.
     """
 
+    candidate: int  # which chunk of the stacked rows makes the candidate, in whose tanh range the state stays
+
     def __init__(self, *, rnn: nn.RNNBase, n_states: int) -> None:
         super().__init__()
         self.rnn = rnn
         self.n_states = n_states
+
+    @torch.no_grad()
+    def scale_output(self, factor: float) -> None:
+        """The state is the output, without a projection: what the token and the biases bring to the candidate is scaled.
+
+        In the linear range of tanh that scales the state by the factor; what the state brings is then scaled already.
+        """
+        w, _, w_bias, u_bias = self.rnn.all_weights[0]
+        for rows in (w, w_bias, u_bias):
+            rows.unflatten(0, (-1, self.rnn.hidden_size))[self.candidate].mul_(factor)
 
     def step(self, from_x: Tensor, from_h: Tensor, state: State) -> State:
         """The gates' two halves (b, gates * m), in torch's order, and the state before -> the state after."""
@@ -85,6 +97,8 @@ class GRU(GatedRNN):
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
     """
 
+    candidate = 2  # of r, z, n
+
     def __init__(self, *, d_model: int) -> None:
         super().__init__(rnn=nn.GRU(d_model, d_model, batch_first=True), n_states=1)
 
@@ -111,6 +125,8 @@ class LSTM(GatedRNN):
     Args:   d_model: channels of each token and of both states; the state h is the output, without a projection.
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
     """
+
+    candidate = 2  # of i, f, g, o
 
     def __init__(self, *, d_model: int) -> None:
         super().__init__(rnn=nn.LSTM(d_model, d_model, batch_first=True), n_states=2)
