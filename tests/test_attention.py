@@ -24,6 +24,7 @@ from tests.reference.attention import (
     SCORES,
     one_thread,  # noqa: F401
     outputs_and_gradients,
+    padded_text,
     plain_attention,
     small_attention,
     text,
@@ -166,14 +167,20 @@ def test_cached_decoding_equals_the_full_forward(pattern: str, position: str, sc
             torch.testing.assert_close(decode(layer, x, parts, given), full, msg=lambda m, p=parts: f"in parts of {p}: {m}")
 
 
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_padding_is_invisible(pattern: str, position: str, path: str) -> None:
+    layer, (x, positions, inside) = small_attention(pattern, position), padded_text(13, 50, 37)
+    padded = outputs_and_gradients(lambda x: layer(x, positions=positions)[:, inside], x, layer)
+    alone = outputs_and_gradients(lambda x: layer(x[:, inside]), x, layer)  # gradients of padding are zeros
+    torch.testing.assert_close(padded, alone)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("pattern", CAUSAL)
-def test_left_padding_is_invisible(pattern: str) -> None:
-    layer = small_attention(pattern, "rotary")
-    x, _ = text(12)
-    padded = torch.cat((torch.randn(2, 3, 24, dtype=x.dtype), x), dim=1)
-    positions = torch.cat((torch.zeros(3, dtype=torch.long), torch.arange(12))).expand(2, -1)
-    torch.testing.assert_close(decode(layer, padded, [9, 1, 1, 4], positions)[:, 3:], layer(x))
+def test_left_padding_is_invisible_to_a_cache(pattern: str) -> None:
+    layer, (x, positions, inside) = small_attention(pattern, "rotary"), padded_text(11, 12, 0)
+    torch.testing.assert_close(decode(layer, x, [9, 8, 1, 1, 4], positions)[:, inside], layer(x[:, inside]))
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from arch.mixer import NativeSparse
 from arch.mixer.native_sparse import NativeSparseCache
 from arch.ops.document_blocks import complete_blocks
 from arch.position import ALiBi, Rotary
-from tests.reference.attention import one_thread, outputs_and_gradients, text, turned_by  # noqa: F401
+from tests.reference.attention import one_thread, outputs_and_gradients, padded_text, text, turned_by  # noqa: F401
 from tests.reference.native_sparse import complete, plain_native_sparse
 
 TURN = turned_by([1.0, 0.1, 0.01, 0.001])
@@ -115,6 +115,7 @@ def test_complete_blocks_are_those_of_the_definition() -> None:
         [0, 0, 0, 1, 2, 3, 0, 1, 2, 0, 1, 2, 3],
         [0, 1, 2, 3, 0, 1, 2, 7, 8, 9, 10, 11, 12],  # goes on with the number of tokens, as decoding does after a packed prompt
         list(range(13)),
+        [-1, -1, -1, -1, -1, 0, 1, 2, 3, 4, -1, -1, -1],  # padding is in no block
     ]
     for size in (1, 3, 4, 8, 20):
         blocks = complete_blocks(torch.tensor(rows), size)
@@ -159,14 +160,25 @@ def test_places_may_be_given_for_a_part_alone() -> None:
 
 
 @torch.no_grad()
-def test_packed_documents_equal_separate_runs_and_padding_is_invisible() -> None:
+def test_packed_documents_equal_separate_runs() -> None:
     layer, lengths = small_nsa(), (17, 1, 1, 50)
     x, positions = text(*lengths)
     separate = torch.cat([layer(part) for part in x.split(lengths, dim=1)], dim=1)
     torch.testing.assert_close(layer(x, positions=positions), separate)
-    padded = torch.cat((torch.zeros(2, 3, dtype=torch.long), positions[:, :17]), dim=1)
-    y = decode(layer, torch.cat((x[:, 20:23], x[:, :17]), dim=1), [9, 1, 10], padded)
-    torch.testing.assert_close(y[:, 3:], separate[:, :17])
+
+
+@pytest.mark.parametrize("sizes", [{}, {"block": 1}, {"block": 16}, {"window": 50}], ids=str)
+@pytest.mark.parametrize("position", ["rotary", "alibi"])
+def test_padding_is_invisible(position: str, sizes: dict[str, int]) -> None:
+    layer, (x, positions, inside) = small_nsa(position=position, **sizes), padded_text(13, 37, 20)
+    padded = outputs_and_gradients(lambda x: layer(x, positions=positions)[:, inside], x, layer)
+    torch.testing.assert_close(padded, outputs_and_gradients(lambda x: layer(x[:, inside]), x, layer))
+    assert all(
+        value.isfinite().all() for value in outputs_and_gradients(partial(layer, positions=positions), x, layer).values()
+    )
+    with torch.no_grad():
+        decoded = decode(layer, x, [9, 20, 1, 1, 39], positions)[:, inside]
+    torch.testing.assert_close(decoded, padded["y"])
 
 
 def test_a_later_token_changes_nothing_before_it() -> None:

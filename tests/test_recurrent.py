@@ -134,6 +134,20 @@ def test_a_cache_may_be_given_positions_for_the_prompt_alone(kind: type[Sequence
 
 
 @every_mixer
+def test_padding_is_invisible(kind: type[SequenceMixer]) -> None:
+    layer, x, inside = mixer(kind), text(2, 60).requires_grad_(), slice(7, 40)
+    positions = torch.cat((torch.full((7,), -1), torch.arange(33), torch.full((20,), -1))).expand(2, -1)
+    y, alone = layer(x, positions=positions)[:, inside], layer(x[:, inside])
+    torch.testing.assert_close(y, alone)
+    inputs = (x, *layer.parameters())
+    torch.testing.assert_close(gradients(y, *inputs), gradients(alone, *inputs))
+    cache, pieces = layer.init_cache(2, 60), (5, 1, 10, 1, 43)
+    parts = zip(x.split(pieces, dim=1), positions.split(pieces, dim=1), strict=True)
+    decoded = torch.cat([layer(part, positions=p, cache=cache) for part, p in parts], dim=1)
+    torch.testing.assert_close(decoded[:, inside], alone)
+
+
+@every_mixer
 def test_the_state_has_the_told_bytes_at_every_length(kind: type[SequenceMixer]) -> None:
     layer = mixer(kind)
     for length in (1, 50):

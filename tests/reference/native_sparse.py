@@ -18,12 +18,14 @@ def documents_of(places: list[int]) -> list[int]:
     numbers, number = [], 0
     for place in places:
         number += place == 0
-        numbers.append(number)
+        numbers.append(-1 if place < 0 else number)
     return numbers
 
 
 def complete(places: list[int], size: int, i: int) -> dict[int, list[int]]:
     """Number of the block -> its tokens, for every block that the token i sees whole: of its document, up to itself."""
+    if places[i] < 0:
+        return {}
     document = documents_of(places)
     token = {places[j]: j for j in range(i + 1) if document[j] == document[i]}
     blocks = {m: [token.get(m * size + t) for t in range(size)] for m in range(places[i] // size + 1)}
