@@ -176,7 +176,8 @@ def _deepseek_v2(config: Config) -> Family:
         vocab_size=config["vocab_size"],
         max_seq=config["max_position_embeddings"],
     )
-    heads = {"d_nope": d_nope, "d_v": config["v_head_dim"], "d_q_latent": _word(d_q_latent)}
+    # Norms inside the attention ignore their rms_norm_eps.
+    heads = {"d_nope": d_nope, "d_v": config["v_head_dim"], "d_q_latent": _word(d_q_latent), "eps": "1e-06"}
     shared = _shared(norm_eps=config.get("rms_norm_eps", 1e-6), rope_theta=config.get("rope_theta", 10000.0))
     n_dense_layers = min(n_dense_layers, n_layers)
     routed = [f"{n_layers - n_dense_layers}*routed"] if n_layers > n_dense_layers else []
