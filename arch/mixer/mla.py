@@ -104,7 +104,8 @@ class MLA(SequenceMixer):
         q = torch.cat((q, q_rotated), dim=-1)
         k = torch.cat((k, k_rotated.expand(-1, self.n_heads, -1, -1)), dim=-1)  # (b, h, s, d_nope + d_rope)
         v = F.pad(v, (0, max(0, k.shape[-1] - self.d_v)))  # most fused kernels want values as wide as keys
-        return self.score.attend(q, k, v, mask=mask, causal=mask is None and q.shape[2] > 1)[..., : self.d_v]
+        causal = mask is None if q.shape[2] > 1 else False  # a branch: compiled, a comparison of lengths is no bool
+        return self.score.attend(q, k, v, mask=mask, causal=causal)[..., : self.d_v]
 
     def _absorbed(self, q: Tensor, q_rotated: Tensor, latents: Tensor, mask: Tensor | None) -> Tensor:
         """Attends among the latents: q . (W_uk c) = (W_uk^T q) . c, and the mean of W_uv c is W_uv times the mean of c."""
