@@ -24,6 +24,7 @@ from tests.reference.attention import (
     SCORES,
     one_thread,  # noqa: F401
     outputs_and_gradients,
+    padded_text,
     plain_attention,
     small_attention,
     text,
@@ -35,7 +36,7 @@ SIZES = ((1,), (10,), (63,), (100,), (20, 1, 30, 12))  # 10: one more than the w
 @pytest.fixture(params=["masked", "blocked"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to compute a sparse pattern, whatever would be faster at the size of a test."""
-    monkeypatch.setattr(blocked, "MOST_MET", math.inf if request.param == "blocked" else 0.0)
+    monkeypatch.setattr(blocked, "MAX_KEY_SHARE", math.inf if request.param == "blocked" else 0.0)
     return str(request.param)
 
 
@@ -58,8 +59,8 @@ def test_skipping_blocks_changes_nothing(pattern: str, position: str, score: str
         x, positions = text(*lengths)
         given = None if len(lengths) == 1 else positions
         results = []
-        for most_met in (math.inf, 0.0):
-            monkeypatch.setattr(blocked, "MOST_MET", most_met)
+        for share in (math.inf, 0.0):
+            monkeypatch.setattr(blocked, "MAX_KEY_SHARE", share)
             layer = small_attention(pattern, position, score)
             results.append(outputs_and_gradients(partial(layer, positions=given), x, layer))
         assert all(value.isfinite().all() for value in results[0].values())
@@ -81,19 +82,21 @@ def test_blocks_are_skipped_where_that_pays_and_only_there() -> None:
         assert (blocked.make_plan(pattern, seq, cpu) is not None) == pays
 
 
-def test_every_key_that_a_query_sees_lies_in_a_picked_block() -> None:
+def test_every_key_that_a_query_sees_lies_in_one_of_its_key_blocks() -> None:
     for name, (build, _) in PATTERNS.items():
         pattern = build()
         for seq in (1, 63, 100):
             if (blocks := pattern.blocks(seq)) is None:
                 assert name not in ("window", "window, both sides", "block sparse")
                 continue
-            size, picks = blocks
-            places = torch.arange(seq)
-            met = (picks[places // size][:, None, :] == (places // size)[:, None]).any(-1)  # (q, k)
-            assert not (pattern.allows(places, places) & ~met).any()
-            for row in picks.tolist():
-                assert len([p for p in row if p >= 0]) == len({p for p in row if p >= 0}), "a key met twice would count twice"
+            size, block_index = blocks
+            positions = torch.arange(seq)
+            listed = (block_index[positions // size][:, None, :] == (positions // size)[:, None]).any(-1)  # (q, k)
+            assert not (pattern.allows(positions, positions) & ~listed).any()
+            for row in block_index.tolist():
+                assert len([p for p in row if p >= 0]) == len({p for p in row if p >= 0}), (
+                    "a key listed twice would count twice"
+                )
 
 
 @pytest.mark.parametrize("n_kv_heads", [1, 2, 3, 6])
@@ -164,14 +167,20 @@ def test_cached_decoding_equals_the_full_forward(pattern: str, position: str, sc
             torch.testing.assert_close(decode(layer, x, parts, given), full, msg=lambda m, p=parts: f"in parts of {p}: {m}")
 
 
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_padding_is_invisible(pattern: str, position: str, path: str) -> None:
+    layer, (x, positions, inside) = small_attention(pattern, position), padded_text(13, 50, 37)
+    padded = outputs_and_gradients(lambda x: layer(x, positions=positions)[:, inside], x, layer)
+    alone = outputs_and_gradients(lambda x: layer(x[:, inside]), x, layer)  # gradients of padding are zeros
+    torch.testing.assert_close(padded, alone)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("pattern", CAUSAL)
-def test_left_padding_is_invisible(pattern: str) -> None:
-    layer = small_attention(pattern, "rotary")
-    x, _ = text(12)
-    padded = torch.cat((torch.randn(2, 3, 24, dtype=x.dtype), x), dim=1)
-    positions = torch.cat((torch.zeros(3, dtype=torch.long), torch.arange(12))).expand(2, -1)
-    torch.testing.assert_close(decode(layer, padded, [9, 1, 1, 4], positions)[:, 3:], layer(x))
+def test_left_padding_is_invisible_to_a_cache(pattern: str) -> None:
+    layer, (x, positions, inside) = small_attention(pattern, "rotary"), padded_text(11, 12, 0)
+    torch.testing.assert_close(decode(layer, x, [9, 8, 1, 1, 4], positions)[:, inside], layer(x[:, inside]))
 
 
 @torch.no_grad()
@@ -323,7 +332,7 @@ def test_what_evaluation_remembers_serves_training() -> None:
         before = layer(x)
     plan = layer._plans[100, x.device]
     assert plan is not None
-    assert not plan.sight.allowed.is_inference(), "a score may have to keep it for its gradient"
+    assert not plan.mask.allowed.is_inference(), "a score may have to keep it for its gradient"
     after = outputs_and_gradients(layer, x, layer)
     torch.testing.assert_close(after["y"], before)
     assert set(layer.state_dict()) == {f"{p}_proj.{w}" for p in "qkvo" for w in ("weight", "bias")}

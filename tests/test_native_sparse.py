@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from arch.init import initialise
 from arch.mixer import NativeSparse
 from arch.mixer.native_sparse import NativeSparseCache
-from arch.ops.finished import finished_blocks
+from arch.ops.document_blocks import complete_blocks
 from arch.position import ALiBi, Rotary
-from tests.reference.attention import one_thread, outputs_and_gradients, text, turned_by  # noqa: F401
-from tests.reference.native_sparse import finished, plain_native_sparse
+from tests.reference.attention import one_thread, outputs_and_gradients, padded_text, text, turned_by  # noqa: F401
+from tests.reference.native_sparse import complete, plain_native_sparse
 
 TURN = turned_by([1.0, 0.1, 0.01, 0.001])
 LENGTHS = ((1,), (63,), (100,), (20, 1, 30, 12))
@@ -109,17 +109,18 @@ def test_equal_blocks_are_selected_from_the_first_on() -> None:
     torch.testing.assert_close(layer(x), plain_native_sparse(layer, x))
 
 
-def test_finished_blocks_are_those_of_the_definition() -> None:
+def test_complete_blocks_are_those_of_the_definition() -> None:
     rows = [
         [3, 4, 5, 6, 7, 8, 0, 1, 2, 3, 4, 5, 6],  # cut out of a longer text
         [0, 0, 0, 1, 2, 3, 0, 1, 2, 0, 1, 2, 3],
         [0, 1, 2, 3, 0, 1, 2, 7, 8, 9, 10, 11, 12],  # goes on with the number of tokens, as decoding does after a packed prompt
         list(range(13)),
+        [-1, -1, -1, -1, -1, 0, 1, 2, 3, 4, -1, -1, -1],  # padding is in no block
     ]
     for size in (1, 3, 4, 8, 20):
-        blocks = finished_blocks(torch.tensor(rows), size)
+        blocks = complete_blocks(torch.tensor(rows), size)
         for b, places in enumerate(rows):
-            wanted = {(m, *tokens) for i in range(13) for m, tokens in finished(places, size, i).items()}
+            wanted = {(m, *tokens) for i in range(13) for m, tokens in complete(places, size, i).items()}
             ours = zip(blocks.number[b].tolist(), blocks.tokens[b].tolist(), blocks.document[b].tolist(), strict=True)
             found = [(number, *tokens) for number, tokens, document in ours if document >= 0]
             assert found == sorted(wanted, key=lambda block: block[1])
@@ -159,14 +160,25 @@ def test_places_may_be_given_for_a_part_alone() -> None:
 
 
 @torch.no_grad()
-def test_packed_documents_equal_separate_runs_and_padding_is_invisible() -> None:
+def test_packed_documents_equal_separate_runs() -> None:
     layer, lengths = small_nsa(), (17, 1, 1, 50)
     x, positions = text(*lengths)
     separate = torch.cat([layer(part) for part in x.split(lengths, dim=1)], dim=1)
     torch.testing.assert_close(layer(x, positions=positions), separate)
-    padded = torch.cat((torch.zeros(2, 3, dtype=torch.long), positions[:, :17]), dim=1)
-    y = decode(layer, torch.cat((x[:, 20:23], x[:, :17]), dim=1), [9, 1, 10], padded)
-    torch.testing.assert_close(y[:, 3:], separate[:, :17])
+
+
+@pytest.mark.parametrize("sizes", [{}, {"block": 1}, {"block": 16}, {"window": 50}], ids=str)
+@pytest.mark.parametrize("position", ["rotary", "alibi"])
+def test_padding_is_invisible(position: str, sizes: dict[str, int]) -> None:
+    layer, (x, positions, inside) = small_nsa(position=position, **sizes), padded_text(13, 37, 20)
+    padded = outputs_and_gradients(lambda x: layer(x, positions=positions)[:, inside], x, layer)
+    torch.testing.assert_close(padded, outputs_and_gradients(lambda x: layer(x[:, inside]), x, layer))
+    assert all(
+        value.isfinite().all() for value in outputs_and_gradients(partial(layer, positions=positions), x, layer).values()
+    )
+    with torch.no_grad():
+        decoded = decode(layer, x, [9, 20, 1, 1, 39], positions)[:, inside]
+    torch.testing.assert_close(decoded, padded["y"])
 
 
 def test_a_later_token_changes_nothing_before_it() -> None:
@@ -210,7 +222,7 @@ def test_the_state_has_the_told_bytes(seq: int) -> None:
     cache = layer.init_cache(1, seq)
     layer(x[:1], cache=cache)
     assert isinstance(cache, NativeSparseCache)
-    held = [t for part in (cache, cache.unfinished, cache.selected, cache.window) for t in (part.k, part.v)]
+    held = [t for part in (cache, cache.incomplete, cache.selected, cache.window) for t in (part.k, part.v)]
     assert sum(t.untyped_storage().nbytes() for t in held) == layer.cost(seq).state_bytes
 
 
@@ -218,8 +230,8 @@ def test_seeds_draw_the_places_anew() -> None:
     layer, other = small_nsa(), small_nsa()
     initialise(layer, seed=0)
     initialise(other, seed=1)
-    assert not torch.equal(layer.k_compress.place, other.k_compress.place)
-    assert not torch.equal(layer.k_compress.place, layer.v_compress.place)
+    assert not torch.equal(layer.k_compress.position_embedding, other.k_compress.position_embedding)
+    assert not torch.equal(layer.k_compress.position_embedding, layer.v_compress.position_embedding)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from arch.contracts import Norm
 from arch.norm import DynamicTanh, LayerNorm, RMSNorm
+from tests.lab import options, tiny_model
 
 FORMULAS: dict[str, tuple[Callable[[], Norm], Callable[..., Tensor], int]] = {
     "layernorm": (
@@ -52,6 +53,22 @@ def test_every_norm_equals_its_formula(name: str, shape: tuple[int, ...]) -> Non
     torch.testing.assert_close(*results)
     assert norm.cost(100).params == norm.cost(100).active_params == sum(p.numel() for p in norm.parameters()) == n_params
     assert norm.cost(100).flops == norm.cost(100).state_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [*(f"mixer={option}" for option in options("mixer")), *(f"score={option}" for option in options("score")), "norm=rmsnorm"],
+)
+def test_every_norm_of_a_model_takes_the_shared_eps(choice: str) -> None:
+    model = tiny_model(choice, "shared.norm_eps=0.125")
+    found = {name: module.eps for name, module in model.named_modules() if hasattr(module, "eps")}
+    assert found
+    assert set(found.values()) == {0.125}, found
+
+
+def test_latent_queries_are_normalised_with_the_shared_eps_too() -> None:
+    mixer = tiny_model("mixer=mla", "mixer.d_q_latent=8", "shared.norm_eps=0.125").layers[0].mixer
+    assert mixer.q_norm.eps == mixer.kv_norm.eps == 0.125
 
 
 def test_norms_start_neutral_whatever_the_memory_held() -> None:

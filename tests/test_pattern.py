@@ -72,21 +72,21 @@ def test_two_strided_layers_connect_any_two_tokens() -> None:
 def test_random_blocks_lie_before_the_window_and_vary() -> None:
     pattern = BlockSparse(block=8, n_global=0, window_blocks=3, n_random=4, seed=5)
     q_blocks = torch.arange(400)
-    picks = pattern.picks(q_blocks)
-    assert picks.tolist() == [random_blocks(b, n_random=4, seed=5, window_blocks=3) for b in range(400)]
-    assert (picks[3:] <= q_blocks[3:, None] - 3).all()
-    assert (picks >= 0).all()
-    share = picks[200:] / (q_blocks[200:, None] - 3)  # uniform between 0 and 1
+    drawn = pattern.random_blocks(q_blocks)
+    assert drawn.tolist() == [random_blocks(b, n_random=4, seed=5, window_blocks=3) for b in range(400)]
+    assert (drawn[3:] <= q_blocks[3:, None] - 3).all()
+    assert (drawn >= 0).all()
+    share = drawn[200:] / (q_blocks[200:, None] - 3)  # uniform between 0 and 1
     assert abs(share.mean() - 0.5) < 0.05
     assert abs(share.var() - 1 / 12) < 0.02
-    other = BlockSparse(block=8, n_global=0, window_blocks=3, n_random=4, seed=6).picks(q_blocks)
-    assert (picks[200:] == other[200:]).float().mean() < 0.05
+    other = BlockSparse(block=8, n_global=0, window_blocks=3, n_random=4, seed=6).random_blocks(q_blocks)
+    assert (drawn[200:] == other[200:]).float().mean() < 0.05
 
 
 def test_a_large_seed_and_a_distant_block_stay_within_64_bits() -> None:
     pattern = BlockSparse(block=8, n_global=0, window_blocks=1, n_random=3, seed=2**62)
     far = 2**28
-    assert pattern.picks(torch.tensor([far])).tolist() == [random_blocks(far, n_random=3, seed=2**62, window_blocks=1)]
+    assert pattern.random_blocks(torch.tensor([far])).tolist() == [random_blocks(far, n_random=3, seed=2**62, window_blocks=1)]
 
 
 @pytest.mark.parametrize("window", [1, 2, 5])

@@ -149,7 +149,7 @@ def test_scaled_frequencies_are_those_of_the_papers() -> None:
         YaRNScaling(factor=1.0, trained_seq=64, ramp="channels", mscale_all_dim=1.0),
     ):
         assert frequencies(scaling) == pytest.approx(frequencies(None))
-        assert scaling.temperature == scaling.still_temperature == 1.0
+        assert scaling.temperature == scaling.unrotated_temperature == 1.0
 
 
 def test_yarns_ramp_over_channels_is_that_of_published_code() -> None:
@@ -235,6 +235,30 @@ def test_a_learned_table_adds_its_rows() -> None:
     assert position.cost(8).params == 20 * 6
 
 
+def test_a_learned_table_refuses_positions_past_its_end_and_gives_padding_its_first_row() -> None:
+    position, x = Learned(d_model=6, max_seq=20), torch.randn(1, 3, 6)
+    with pytest.raises(ValueError, match="position 20 is past the end of the position table: max_seq is 20, not 21"):
+        position.embed(x, torch.tensor([[18, 19, 20]]))
+    assert torch.equal(position.embed(x, torch.tensor([[-1, -7, 0]])), x + position.table.weight[0])
+
+
+def test_a_learned_table_compiles_to_one_graph() -> None:
+    torch.compiler.reset()
+    position, x, positions = Learned(d_model=6, max_seq=20), torch.randn(1, 3, 6), torch.tensor([[-1, 0, 19]])
+    compiled = torch.compile(position.embed, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, positions), position.embed(x, positions))
+
+
+@pytest.mark.parametrize(
+    "position", [ALiBi(n_heads=2), RelativeBias(n_heads=2, max_distance=40), Rotary(d_head=6), Sinusoidal(d_model=6)]
+)
+def test_padding_has_a_position_too(position: Position) -> None:
+    x, positions = torch.randn(1, 2, 4, 6), torch.tensor([[-1, -100, 0, 1]])
+    bias = position.bias(positions, positions)
+    outputs = (position.embed(x[:, 0], positions), *position.rotate(x, x, positions, positions), x if bias is None else bias)
+    assert all(y.isfinite().all() for y in outputs)
+
+
 def test_frequencies_survive_casting_copying_and_the_meta_device() -> None:
     with torch.device("meta"):
         unborn = Rotary(d_head=8)
@@ -266,9 +290,9 @@ def test_part_of_each_head_turns_where_the_size_says_so() -> None:
     ("build", "message"),
     [
         (lambda: Sinusoidal(d_model=5), "d_model is 5, 6 would do"),
-        (lambda: Rotary(d_head=7), "7 of d_head 7 cannot turn"),
-        (lambda: Rotary(d_head=8, d_rotary=10), "10 of d_head 8 cannot turn"),
-        (lambda: Rotary(d_head=8, d_rotary=0), "0 of d_head 8 cannot turn"),
+        (lambda: Rotary(d_head=7), "7 of d_head 7 cannot be rotated"),
+        (lambda: Rotary(d_head=8, d_rotary=10), "10 of d_head 8 cannot be rotated"),
+        (lambda: Rotary(d_head=8, d_rotary=0), "0 of d_head 8 cannot be rotated"),
         (lambda: Llama3Scaling(factor=2.0, trained_seq=8, slow=4.0), "slow is 4.0 and fast is 4.0: 0 < slow < fast"),
         (lambda: YaRNScaling(factor=2.0, trained_seq=8, slow=0.0), "slow is 0.0 and fast is 32.0: 0 < slow < fast"),
         (lambda: RelativeBias(n_heads=2, n_buckets=0), "n_buckets is 0: a multiple of 2"),

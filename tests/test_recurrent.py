@@ -134,13 +134,27 @@ def test_a_cache_may_be_given_positions_for_the_prompt_alone(kind: type[Sequence
 
 
 @every_mixer
+def test_padding_is_invisible(kind: type[SequenceMixer]) -> None:
+    layer, x, inside = mixer(kind), text(2, 60).requires_grad_(), slice(7, 40)
+    positions = torch.cat((torch.full((7,), -1), torch.arange(33), torch.full((20,), -1))).expand(2, -1)
+    y, alone = layer(x, positions=positions)[:, inside], layer(x[:, inside])
+    torch.testing.assert_close(y, alone)
+    inputs = (x, *layer.parameters())
+    torch.testing.assert_close(gradients(y, *inputs), gradients(alone, *inputs))
+    cache, pieces = layer.init_cache(2, 60), (5, 1, 10, 1, 43)
+    parts = zip(x.split(pieces, dim=1), positions.split(pieces, dim=1), strict=True)
+    decoded = torch.cat([layer(part, positions=p, cache=cache) for part, p in parts], dim=1)
+    torch.testing.assert_close(decoded[:, inside], alone)
+
+
+@every_mixer
 def test_the_state_has_the_told_bytes_at_every_length(kind: type[SequenceMixer]) -> None:
     layer = mixer(kind)
     for length in (1, 50):
         cache = layer.init_cache(1, length)
         layer(text(1, length), cache=cache)
-        kept = (cache.window, cache.state) if isinstance(cache, StateCache) else cache.state  # type: ignore[attr-defined]
-        assert sum(part.untyped_storage().nbytes() for part in kept if part is not None) == layer.cost(length).state_bytes
+        held = (cache.window, cache.state) if isinstance(cache, StateCache) else cache.state  # type: ignore[attr-defined]
+        assert sum(part.untyped_storage().nbytes() for part in held) == layer.cost(length).state_bytes
 
 
 @every_mixer
@@ -155,6 +169,23 @@ def test_told_flops_are_the_counted_ones(kind: type[SequenceMixer]) -> None:
 def test_parameters_follow_the_classical_formulas() -> None:
     assert GRU(d_model=24).cost(1).params == 6 * 24**2 + 6 * 24
     assert LSTM(d_model=24).cost(1).params == 8 * 24**2 + 8 * 24
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.2])
+@pytest.mark.parametrize("kind", [GRU, LSTM])
+def test_the_output_of_a_layer_without_a_projection_is_scaled_through_its_candidate(
+    kind: type[SequenceMixer], factor: float
+) -> None:
+    x = torch.randn(4, 100, 48, generator=torch.Generator().manual_seed(1))
+    for size, least, most in (
+        (0.3, 0.9, 1.1),
+        (1.0, 1.0, 1.4),
+    ):  # nearly linear; bent by the tanh, which the factor straightens
+        layer = kind(d_model=48)
+        initialise(layer, seed=0)
+        before = layer(size * x).square().mean().sqrt()
+        layer.scale_output(factor)
+        assert least < layer(size * x).square().mean().sqrt() / before / factor < most
 
 
 def test_a_mamba_130m_layer_has_its_published_parameters() -> None:
@@ -307,4 +338,4 @@ def test_a_state_is_kept_in_fp32_where_the_weights_are_not(kind: type[SequenceMi
         assert layer(part, cache=cache).dtype == torch.bfloat16
     assert isinstance(cache, StateCache)
     assert cache.state.dtype == torch.float32
-    assert cache.window is None or cache.window.dtype == torch.bfloat16
+    assert cache.window.dtype == torch.bfloat16

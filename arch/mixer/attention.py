@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..contracts import Cache, Cost, Pattern, Position, parameters_only
-from ..ops.blocked import Plan, attend_blocks, local_sight, recall_plan, whole_sight
+from ..ops.blocked import BlockPlan, attend_blocks, block_mask, cached_plan, full_mask
 from ..pattern import Full
 from ..score import DotProduct, Score
 from .cache import KVCache
@@ -21,12 +22,12 @@ class Attention(Heads):
     Paper: Vaswani 2017, arXiv:1706.03762 (MHA); Shazeer 2019, arXiv:1911.02150 (MQA: n_kv_heads = 1); Ainslie 2023,
     arXiv:2305.13245 (GQA). Differs: nothing; pattern, position and score are parts of their own.
     Cost per token: 2 * d_model * d_head * (n_heads + n_kv_heads) parameters (and biases) and as many multiply-adds, plus
-    2 * n_heads * d_head multiply-adds per pair seen; 2 * n_kv_heads * d_head numbers of state for each token kept.
+    2 * n_heads * d_head multiply-adds per pair seen; 2 * n_kv_heads * d_head numbers of state for each cached token.
     Args:   d_model: channels of each token. n_heads: query heads. n_kv_heads: key and value heads, each shared by
             n_heads / n_kv_heads query heads; None = n_heads. d_head: channels of one head; None = d_model / n_heads.
             bias: on all four projections (true), on none (false), or on all but the output's (qkv).
             pattern: which keys a query sees; None = all earlier ones.
-            position: its rotation and its bias are used; None = no place is told here. score: None = scaled dot product.
+            position: its rotation and its bias are used; None = none is applied here. score: None = scaled dot product.
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
     Raises: ValueError: n_heads does not divide d_model; n_kv_heads does not divide n_heads; an unknown bias.
     """
@@ -51,34 +52,35 @@ class Attention(Heads):
         # A pattern that has a reach goes by the distance alone and never looks further back than this many tokens.
         self.reach: int | None = self.pattern.reach
         self.biased = type(self.position).bias is not Position.bias
-        self._plans: dict[tuple[int, torch.device], Plan | None] = {}
+        self._plans: dict[tuple[int, torch.device], BlockPlan | None] = {}
 
     def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         assert cache is None or isinstance(cache, KVCache)
-        q, k, v = (proj(x).unflatten(-1, (-1, self.d_head)) for proj in (self.q_proj, self.k_proj, self.v_proj))
-        q, k = self.score.normalise(q, k)  # (b, s, h, d), (b, s, g, d)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (b, h, s, d), twice (b, g, s, d)
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (rearrange(proj(x), "b s (h d) -> b s h d", d=self.d_head) for proj in projections)
+        q, k = self.score.normalise(q, k)
+        q, k, v = (rearrange(t, "b s h d -> b h s d") for t in (q, k, v))
 
         start = 0 if cache is None else cache.length
-        places = torch.arange(start, start + x.shape[1], device=x.device)[None] if positions is None else positions
-        q, k = self.position.rotate(q, k, places, places)
+        q_positions = torch.arange(start, start + x.shape[1], device=x.device)[None] if positions is None else positions
+        q, k = self.position.rotate(q, k, q_positions, q_positions)
 
-        packed, seen, plan = positions is not None, places, None
+        packed, k_positions, plan = positions is not None, q_positions, None
         if cache is not None:
-            k, v, seen = cache.append(k, v, positions)
+            k, v, k_positions = cache.append(k, v, positions)
             packed = cache.positions is not None
-        elif not packed or self.reach is not None:  # other patterns count their blocks from place 0 of one document
-            plan = recall_plan(self._plans, self.pattern, x.shape[1], x.device)
+        elif not packed or self.reach is not None:  # other patterns count their blocks from position 0 of one document
+            plan = cached_plan(self._plans, self.pattern, x.shape[1], x.device)
 
         if plan is not None:
-            sight = local_sight(self.pattern, places, plan.size, plan.picks) if packed else plan.sight
-            y = attend_blocks(q, k, v, plan=plan, mask=sight.mask(self.position, q.dtype), score=self.score)
-        elif not packed and self._needs_no_mask(x.shape[1], seen.shape[1]):
+            mask = block_mask(self.pattern, q_positions, plan.size, plan.block_index) if packed else plan.mask
+            y = attend_blocks(q, k, v, plan=plan, mask=mask.with_bias(self.position, q.dtype), score=self.score)
+        elif not packed and self._needs_no_mask(x.shape[1], k_positions.shape[1]):
             y = self.score.attend(q, k, v, causal=self.causal if x.shape[1] > 1 else False)  # one query sees all there is
         else:
-            sight = whole_sight(self.pattern, places, seen, packed=packed)
-            y = self.score.attend(q, k, v, mask=sight.mask(self.position, q.dtype))
-        return self.o_proj(y.transpose(1, 2).flatten(2))
+            mask = full_mask(self.pattern, q_positions, k_positions, packed=packed)
+            y = self.score.attend(q, k, v, mask=mask.with_bias(self.position, q.dtype))
+        return self.o_proj(rearrange(y, "b h s d -> b s (h d)"))
 
     def _needs_no_mask(self, n_queries: int, n_keys: int) -> bool:
         sees_all = isinstance(self.pattern, Full) or (self.reach is not None and self.reach >= n_keys)
@@ -87,14 +89,14 @@ class Attention(Heads):
     def init_cache(self, batch: int, max_seq: int) -> Cache:
         if not self.causal:
             return super().init_cache(batch, max_seq)
-        k = self.k_proj.weight.new_zeros(batch, self.n_kv_heads, self._kept(max_seq), self.d_head)
+        k = self.k_proj.weight.new_zeros(batch, self.n_kv_heads, self._cached(max_seq), self.d_head)
         return KVCache(k=k, v=torch.zeros_like(k), max_seq=max_seq)
 
-    def _kept(self, seq: int) -> int:
-        """Tokens that a cache holds."""
+    def _cached(self, seq: int) -> int:
+        """Tokens that a cache for a text of this length has room for."""
         return seq if self.reach is None else min(seq, self.reach)
 
     def cost(self, seq: int) -> Cost:
         flops = self.projection_flops() + 4 * self.n_heads * self.d_head * self.pattern.pairs(seq) / seq
-        state = self.state_bytes(self._kept(seq)) if self.causal else 0
+        state = self.state_bytes(self._cached(seq)) if self.causal else 0
         return parameters_only(self) + Cost(flops=flops, state_bytes=state)

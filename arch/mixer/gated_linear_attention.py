@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
-from ..contracts import Cache, Cost, SequenceMixer, parameters_only
+from ..contracts import Cost, parameters_only
 from ..norm import RMSNorm
 from ..ops.chunked import chunks, decayed_attention
-from .state import StateCache, forget_at_starts, without_autocast, zero_state
+from .state import StateMixer, forget_at_starts, without_autocast
 
 
-class GatedLinearAttention(SequenceMixer):
+class GatedLinearAttention(StateMixer):
     """Keys write their values into a matrix that queries read; each channel of the keys forgets at a rate of its own.
 
     q, k, v = W_q x, W_k x, W_v x;  alpha = sigmoid(W_2 W_1 x + b)^(1 / tau)
@@ -24,7 +25,8 @@ class GatedLinearAttention(SequenceMixer):
     in chunks of c tokens; k * d_v numbers of state at any length.
     Args:   d_model: channels of each token. n_heads: heads. d_key: channels of all heads' queries and keys; None = half of
             d_model, rounded down to the heads. d_value: of all heads' values; None = d_model. rank: channels that set the
-            decays. tau: the larger, the slower it forgets. chunk: tokens at most that meet in matrix products.
+            decays. tau: the larger, the slower it forgets. chunk: tokens at most that meet in matrix products. eps: of the
+            norm, added to the mean square.
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
     Raises: ValueError: n_heads does not divide d_key or d_value.
     """
@@ -41,12 +43,13 @@ class GatedLinearAttention(SequenceMixer):
         rank: int = 16,
         tau: float = 16.0,
         chunk: int = 16,
+        eps: float = 1e-5,
     ) -> None:
-        super().__init__()
         d_key = max(1, d_model // (2 * n_heads)) * n_heads if d_key is None else d_key
         d_value = d_model if d_value is None else d_value
         if d_key % n_heads or d_value % n_heads:
             raise ValueError(f"n_heads={n_heads} does not divide d_key={d_key} or d_value={d_value}")
+        super().__init__(state=(n_heads, d_key // n_heads, d_value // n_heads))
         self.n_heads, self.tau, self.chunk = n_heads, tau, chunk
         self.q_proj = nn.Linear(d_model, d_key, bias=False)
         self.k_proj = nn.Linear(d_model, d_key, bias=False)
@@ -54,28 +57,18 @@ class GatedLinearAttention(SequenceMixer):
         self.decay_in_proj = nn.Linear(d_model, rank, bias=False)
         self.decay_proj = nn.Linear(rank, d_key)
         self.gate_proj = nn.Linear(d_model, d_value, bias=False)
-        self.norm = RMSNorm(d_model=d_value // n_heads, eps=1e-5)
+        self.norm = RMSNorm(d_model=d_value // n_heads, eps=eps)
         self.o_proj = nn.Linear(d_value, d_model, bias=False)
 
-    def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        assert cache is None or isinstance(cache, StateCache)
-        before = self._empty(x.shape[0]) if cache is None else cache
+    def mix(self, x: Tensor, state: Tensor, window: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         parts = (self.q_proj(x), self.k_proj(x), self.v_proj(x), self.decay_proj(self.decay_in_proj(x)))
         with without_autocast(x):
-            q, k, v, logits = (part.to(before.state.dtype).unflatten(-1, (self.n_heads, -1)) for part in parts)  # (b, s, h, d)
+            q, k, v, logits = (rearrange(part.to(state.dtype), "b s (h d) -> b s h d", h=self.n_heads) for part in parts)
             decay = forget_at_starts(F.logsigmoid(logits) / self.tau, positions)
-            y, state = decayed_attention(q * q.shape[-1] ** -0.5, k, v, decay, before.state, chunk=self.chunk)
-        if cache is not None:
-            cache.state = state.clone()  # a view would keep the states of all chunks alive
+            y, state = decayed_attention(q * q.shape[-1] ** -0.5, k, v, decay, state, chunk=self.chunk)
         gate = self.gate_proj(x)
-        return self.o_proj(self.norm(y).flatten(2).to(gate.dtype) * F.silu(gate))
-
-    def init_cache(self, batch: int, max_seq: int) -> Cache:
-        return self._empty(batch)
-
-    def _empty(self, batch: int) -> StateCache:
-        key, value = (layer.out_features // self.n_heads for layer in (self.q_proj, self.v_proj))
-        return StateCache(state=zero_state(self.q_proj.weight, batch, self.n_heads, key, value))
+        y = rearrange(self.norm(y), "b s h d -> b s (h d)").to(gate.dtype) * F.silu(gate)
+        return self.o_proj(y), state, window
 
     def cost(self, seq: int) -> Cost:
         n, c = chunks(seq, self.chunk)
@@ -83,4 +76,4 @@ class GatedLinearAttention(SequenceMixer):
         weights = sum(layer.weight.numel() for layer in self.children() if isinstance(layer, nn.Linear))
         mixing = c * (key + value) + 2 * key * value // self.n_heads
         flops = 2 * (weights + n * c * mixing / seq)
-        return parameters_only(self) + Cost(flops=flops, state_bytes=self._empty(1).nbytes)
+        return parameters_only(self) + Cost(flops=flops, state_bytes=self.state_bytes())

@@ -43,9 +43,9 @@ class Heads(SequenceMixer):
         """Of one token, multiply-adds counted as 2."""
         return 2 * sum(proj.weight.numel() for proj in (self.q_proj, self.k_proj, self.v_proj, self.o_proj))
 
-    def state_bytes(self, kept: int) -> int:
+    def state_bytes(self, tokens: int) -> int:
         """Of the keys and values of that many tokens."""
-        return 2 * self.n_kv_heads * self.d_head * kept * self.k_proj.weight.element_size()
+        return 2 * self.n_kv_heads * self.d_head * tokens * self.k_proj.weight.element_size()
 
 
 def _must_divide(part_name: str, part: int, whole_name: str, whole: int, instead: str = "") -> None:

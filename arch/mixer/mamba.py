@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..contracts import Cache, Cost, SequenceMixer, parameters_only
+from ..contracts import Cost, parameters_only
 from ..ops.conv import causal_conv
 from ..ops.scan import linear_scan
-from .state import StateCache, draw_step_bias, forget_at_starts, without_autocast, zero_state
+from .state import StateMixer, draw_step_bias, forget_at_starts, without_autocast
 
 
-class Mamba(SequenceMixer):
+class Mamba(StateMixer):
     """Each channel carries d_state numbers that decay and take in the token at a pace that the token itself sets.
 
     u, z = W_in x;  u = silu(conv(u));  r, B, C = W_x u;  dt = softplus(W_dt r + b_dt);  A = -exp(A_log)
@@ -30,6 +30,7 @@ class Mamba(SequenceMixer):
     """
 
     undecayed = ("A_log",)  # a rate, not a matrix: optimisers leave it out of weight decay and of orthogonalisation
+    outputs = ("o_proj.weight",)
 
     outputs = ("o_proj.weight",)
 
@@ -44,8 +45,8 @@ class Mamba(SequenceMixer):
         dt_min: float = 0.001,
         dt_max: float = 0.1,
     ) -> None:
-        super().__init__()
         d_inner = expand * d_model
+        super().__init__(state=(d_inner, d_state), window=(d_inner, d_conv - 1))
         dt_rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
         self.dt_range = (dt_min, dt_max)
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
@@ -68,16 +69,11 @@ class Mamba(SequenceMixer):
             self.A_log.copy_(torch.arange(1, d_state + 1, device=self.A_log.device).log().expand(d_inner, d_state))
             nn.init.ones_(self.D)
 
-    def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        assert cache is None or isinstance(cache, StateCache)
-        before = self._empty(x.shape[0]) if cache is None else cache
-        assert before.window is not None
+    def mix(self, x: Tensor, state: Tensor, window: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         u, z = self.in_proj(x).chunk(2, dim=-1)  # twice (b, s, d_inner)
-        u, window = causal_conv(self.conv1d, u, before.window, positions)
-        y, state = self._scan(F.silu(u), before.state, positions)
-        if cache is not None:
-            cache.window, cache.state = window.clone(), state.clone()  # views would keep the whole text alive
-        return self.o_proj(y.to(z.dtype) * F.silu(z))
+        u, window = causal_conv(self.conv1d, u, window, positions)
+        y, state = self._scan(F.silu(u), state, positions)
+        return self.o_proj(y.to(z.dtype) * F.silu(z)), state, window
 
     def _scan(self, u: Tensor, state: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
         """u: (b, s, d_inner) -> y and the last state. At least fp32, under autocast too: errors add up."""
@@ -92,15 +88,7 @@ class Mamba(SequenceMixer):
             y = (h @ out[..., None])[..., 0] + self.D.to(state.dtype) * u
         return y, h[:, -1]
 
-    def init_cache(self, batch: int, max_seq: int) -> Cache:
-        return self._empty(batch)
-
-    def _empty(self, batch: int) -> StateCache:
-        channels, _, taps = self.conv1d.weight.shape
-        window = self.conv1d.weight.new_zeros(batch, channels, taps - 1)
-        return StateCache(state=zero_state(self.A_log, batch, *self.A_log.shape), window=window)
-
     def cost(self, seq: int) -> Cost:
         parts = (self.in_proj.weight, self.conv1d.weight, self.x_proj.weight, self.dt_proj, self.o_proj.weight, self.A_log)
         flops = 2 * sum(part.numel() for part in parts)  # A_log has as many numbers as one token reads from the state
-        return parameters_only(self) + Cost(flops=flops, state_bytes=self._empty(1).nbytes)
+        return parameters_only(self) + Cost(flops=flops, state_bytes=self.state_bytes())

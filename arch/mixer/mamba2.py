@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
-from ..contracts import Cache, Cost, SequenceMixer, parameters_only
+from ..contracts import Cost, parameters_only
 from ..norm import RMSNorm
 from ..ops.chunked import chunks, decayed_attention
 from ..ops.conv import causal_conv
-from .state import StateCache, draw_step_bias, forget_at_starts, without_autocast, zero_state
+from .state import StateMixer, draw_step_bias, forget_at_starts, without_autocast
 
 
-class Mamba2(SequenceMixer):
+class Mamba2(StateMixer):
     """Each head carries a matrix of d_state x d_head that decays as one and takes in the token at a pace the token sets.
 
     z, u, dt = W_in x;  x, B, C = silu(conv(u));  dt = softplus(dt + b_dt);  A = -exp(A_log)
@@ -26,7 +27,7 @@ class Mamba2(SequenceMixer):
     c * (n_groups * d_state + i) inside chunks of c tokens; i * d_state + w * (d_conv - 1) numbers of state at any length.
     Args:   d_model: channels of each token. d_state: rows of a head's state. d_conv: tokens that the convolution sees, its own
             included. expand: inner channels per channel. d_head: inner channels per head. n_groups: groups of heads that share
-            B and C. chunk: tokens at most that meet in matrix products.
+            B and C. chunk: tokens at most that meet in matrix products. eps: of the norm, added to the mean square.
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
     Raises: ValueError: d_head does not divide the inner channels, or n_groups the heads.
     """
@@ -43,22 +44,23 @@ class Mamba2(SequenceMixer):
         d_head: int = 64,
         n_groups: int = 1,
         chunk: int = 64,
+        eps: float = 1e-5,
     ) -> None:
-        super().__init__()
         d_inner = expand * d_model
         if d_inner % d_head:
             raise ValueError(f"d_head={d_head} does not divide the {expand} * {d_model} = {d_inner} inner channels")
         n_heads = d_inner // d_head
         if n_heads % n_groups:
             raise ValueError(f"n_groups={n_groups} does not divide the {d_inner} / {d_head} = {n_heads} heads")
-        self.d_state, self.d_head, self.n_groups, self.chunk = d_state, d_head, n_groups, chunk
         convolved = d_inner + 2 * n_groups * d_state
+        super().__init__(state=(n_heads, d_state, d_head), window=(convolved, d_conv - 1))
+        self.d_state, self.d_head, self.n_groups, self.chunk = d_state, d_head, n_groups, chunk
         self.in_proj = nn.Linear(d_model, d_inner + convolved + n_heads, bias=False)
         self.conv1d = nn.Conv1d(convolved, convolved, d_conv, groups=convolved)
         self.A_log = nn.Parameter(torch.empty(n_heads))
         self.D = nn.Parameter(torch.empty(n_heads))
         self.dt_bias = nn.Parameter(torch.empty(n_heads))
-        self.norm = RMSNorm(d_model=d_inner, eps=1e-5)
+        self.norm = RMSNorm(d_model=d_inner, eps=eps)
         self.o_proj = nn.Linear(d_inner, d_model, bias=False)
         self.reset_parameters()
 
@@ -69,17 +71,12 @@ class Mamba2(SequenceMixer):
             self.A_log.uniform_(1, 16).log_()
             nn.init.ones_(self.D)
 
-    def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        assert cache is None or isinstance(cache, StateCache)
-        before = self._empty(x.shape[0]) if cache is None else cache
-        assert before.window is not None
+    def mix(self, x: Tensor, state: Tensor, window: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         widths = (self.o_proj.in_features, self.conv1d.in_channels, self.dt_bias.shape[0])
         z, u, dt = self.in_proj(x).split(widths, dim=-1)
-        u, window = causal_conv(self.conv1d, u, before.window, positions)
-        y, state = self._scan(F.silu(u), dt, before.state, positions)
-        if cache is not None:
-            cache.window, cache.state = window.clone(), state.clone()  # views would keep the whole text alive
-        return self.o_proj(self.norm(y * F.silu(z.to(y.dtype))).to(z.dtype))
+        u, window = causal_conv(self.conv1d, u, window, positions)
+        y, state = self._scan(F.silu(u), dt, state, positions)
+        return self.o_proj(self.norm(y * F.silu(z.to(y.dtype))).to(z.dtype)), state, window
 
     def _scan(self, u: Tensor, dt: Tensor, state: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
         """u: (b, s, d_inner + 2 g d_state), dt: (b, s, h) -> y (b, s, d_inner) and the last state, in the state's dtype."""
@@ -87,21 +84,13 @@ class Mamba2(SequenceMixer):
             u, dt = u.to(state.dtype), dt.to(state.dtype)
             shared = self.n_groups * self.d_state
             x, into, out = u.split((self.o_proj.in_features, shared, shared), dim=-1)
-            x = x.unflatten(-1, (-1, self.d_head))  # (b, s, h, d_head)
-            into, out = (part.unflatten(-1, (self.n_groups, self.d_state)) for part in (into, out))  # (b, s, g, d_state)
+            x = rearrange(x, "b s (h d) -> b s h d", d=self.d_head)
+            into, out = (rearrange(part, "b s (g n) -> b s g n", g=self.n_groups) for part in (into, out))  # n: d_state
             dt = F.softplus(dt + self.dt_bias.to(state.dtype))
             decay = forget_at_starts(dt * -self.A_log.to(state.dtype).exp(), positions)
             y, state = decayed_attention(out, into, x * dt[..., None], decay[..., None], state, chunk=self.chunk)
             y = y + self.D.to(state.dtype)[:, None] * x
-        return y.flatten(2), state
-
-    def init_cache(self, batch: int, max_seq: int) -> Cache:
-        return self._empty(batch)
-
-    def _empty(self, batch: int) -> StateCache:
-        channels, _, taps = self.conv1d.weight.shape
-        window = self.conv1d.weight.new_zeros(batch, channels, taps - 1)
-        return StateCache(state=zero_state(self.A_log, batch, len(self.A_log), self.d_state, self.d_head), window=window)
+        return rearrange(y, "b s h d -> b s (h d)"), state
 
     def cost(self, seq: int) -> Cost:
         n, c = chunks(seq, self.chunk)
@@ -109,4 +98,4 @@ class Mamba2(SequenceMixer):
         d_inner = self.o_proj.in_features
         mixing = c * (self.n_groups * self.d_state + d_inner) + 2 * d_inner * self.d_state
         flops = 2 * (weights + n * c * mixing / seq)
-        return parameters_only(self) + Cost(flops=flops, state_bytes=self._empty(1).nbytes)
+        return parameters_only(self) + Cost(flops=flops, state_bytes=self.state_bytes())

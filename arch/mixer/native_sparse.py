@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..contracts import Cache, Cost, Position, SequenceMixer, documents, parameters_only
-from ..ops.blocked import Plan, attend_blocks, local_sight, recall_plan, whole_sight
-from ..ops.finished import Blocks, finished_blocks
+from ..ops.blocked import BlockPlan, attend_blocks, block_mask, cached_plan, full_mask
+from ..ops.document_blocks import Blocks, complete_blocks
 from ..pattern import SlidingWindow
 from ..score import DotProduct
 from ..score.score import products
@@ -16,26 +17,26 @@ from .cache import KVCache
 
 
 class NativeSparse(SequenceMixer):
-    """Each query attends to summaries of all finished blocks, to the tokens of the few blocks that these point at, and to
+    """Each query attends to summaries of all complete blocks, to the tokens of the few blocks that these point at, and to
     the nearest tokens; gates weigh the three.
 
     y_i = W_o concat_h sum_c sigmoid(W_g x_i)_ch A_c(q_ih),  c = compressed, selected, window, with keys and values of their own
-    A_compressed: over phi(k_B), phi(v_B) of the finished blocks B;  phi(x_1 .. x_l) = W_2 silu(W_1 [x_1 + e_1; ...; x_l + e_l])
+    A_compressed: over phi(k_B), phi(v_B) of the complete blocks B;  phi(x_1 .. x_l) = W_2 silu(W_1 [x_1 + e_1; ...; x_l + e_l])
     A_selected: over the tokens of top_n blocks: the query's own, the one before it, the first, and those with the largest
     weights in A_compressed, summed over the query heads that share a key head
 
     Paper: Yuan 2025, arXiv:2502.11089 (section 3). Differs: blocks do not overlap, and those compressed are those selected
-    (l = d = l'); they are counted from the start of each document; keys are compressed before the rotation and turned by the
-    place of their last token; one linear layer gives the gates. No kernel of its own: in a whole text the selected keys
-    are read through a mask, so that time and memory follow all pairs, while the told cost follows those attended to.
+    (l = d = l'); they are counted from the start of each document; keys are compressed before the rotation and rotated by
+    the position of their last token; one linear layer gives the gates. No kernel of its own: in a whole text the selected
+    keys are read through a mask, so that time and memory follow all pairs, while the stated cost follows those attended to.
     Cost per token: 2 * d_head * (d_model * (n_heads + 3 * n_kv_heads) + block * (d_head + 1) + d_head) + 3 * d_model * n_heads
     parameters; as many multiply-adds but for those with block, 2 * n_kv_heads * d_head^2 * (1 + 1 / block) to compress,
     2 * n_heads * d_head per pair; 2 * n_kv_heads * d_head numbers of state for each token, again for each of the last window
-    and of the last block tokens, for each finished block and for one more.
+    and of the last block tokens, for each complete block and for one more.
     Args:   d_model: channels of each token. n_heads: query heads. n_kv_heads: key and value heads of each branch, each shared
             by n_heads / n_kv_heads query heads. d_head: channels of one head. block: tokens. top_n: blocks that a query
             selects. window: tokens that a query sees in its window, itself included. position: its rotation and its bias are
-            used; None = no place is told here.
+            used; None = none is applied here.
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
     Raises: ValueError: n_kv_heads does not divide n_heads; block or window below 1; top_n below 3.
     """
@@ -72,106 +73,116 @@ class NativeSparse(SequenceMixer):
         self.pattern = SlidingWindow(window=window)
         self.position = Position() if position is None else position
         self.score = DotProduct()
-        self._plans: dict[tuple[int, torch.device], Plan | None] = {}
+        self._plans: dict[tuple[int, torch.device], BlockPlan | None] = {}
 
     def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         assert cache is None or isinstance(cache, NativeSparseCache)
         start = 0 if cache is None else cache.selected.length
-        places = torch.arange(start, start + x.shape[1], device=x.device)[None] if positions is None else positions
-        q = self.q_proj(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (b, h, s, d)
-        k, v = (self._by_branch(proj(x), self.n_kv_heads) for proj in (self.k_proj, self.v_proj))  # three of (b, g, s, d) each
-        gates = self._by_branch(self.gate_proj(x).sigmoid(), self.n_heads)  # three of (b, h, s, 1)
-        q, turned = self.position.rotate(q, torch.stack(k[1:]), places, places)
+        q_positions = torch.arange(start, start + x.shape[1], device=x.device)[None] if positions is None else positions
+        q = rearrange(self.q_proj(x), "b s (h d) -> b h s d", h=self.n_heads)
+        k, v = (self._by_branch(proj(x), self.n_kv_heads) for proj in (self.k_proj, self.v_proj))  # (3, b, g, s, d)
+        gates = self._by_branch(self.gate_proj(x).sigmoid(), self.n_heads)  # (3, b, h, s, 1)
+        q, k_rotated = self.position.rotate(q, k[1:], q_positions, q_positions)
 
         if cache is None:
-            coarse = self._compressed(k[0], v[0], places)[:2]
-            selected, near = (turned[0], v[1], places), (turned[1], v[2], places)
+            compressed = self._compressed(k[0], v[0], q_positions)[:2]
+            selected, window = (k_rotated[0], v[1], q_positions), (k_rotated[1], v[2], q_positions)
         else:
-            coarse = cache.put(*self._compressed(*cache.unfinished.append(k[0], v[0], positions)))
-            selected, near = cache.selected.append(turned[0], v[1], positions), cache.window.append(turned[1], v[2], positions)
+            compressed = cache.put(*self._compressed(*cache.incomplete.append(k[0], v[0], positions)))
+            selected = cache.selected.append(k_rotated[0], v[1], positions)
+            window = cache.window.append(k_rotated[1], v[2], positions)
 
-        seen = selected[2]
-        blocks, document = finished_blocks(seen, self.block), documents(seen)
-        summary, chosen = self._attend_coarse(q, *coarse, places, document, blocks)
-        fine = self._attend_selected(q, *selected, places, document, chosen, blocks)
-        local = self._attend_window(q, *near, places, whole=cache is None)
-        y = gates[0] * summary + gates[1] * fine + gates[2] * local
-        return self.o_proj(y.transpose(1, 2).flatten(2))
+        k_positions = selected[2]
+        blocks, document = complete_blocks(k_positions, self.block), documents(k_positions)
+        from_compressed, chosen = self._attend_compressed(q, *compressed, q_positions, document, blocks)
+        from_selected = self._attend_selected(q, *selected, q_positions, document, chosen, blocks)
+        from_window = self._attend_window(q, *window, q_positions, whole=cache is None)
+        y = gates[0] * from_compressed + gates[1] * from_selected + gates[2] * from_window
+        return self.o_proj(rearrange(y, "b h s d -> b s (h d)"))
 
     @staticmethod
-    def _by_branch(projected: Tensor, n_heads: int) -> tuple[Tensor, ...]:
-        """(b, s, 3 * heads * d) -> three of (b, heads, s, d)."""
-        return projected.unflatten(-1, (3, n_heads, -1)).transpose(1, 3).unbind(2)
+    def _by_branch(projected: Tensor, n_heads: int) -> Tensor:
+        return rearrange(projected, "b s (branch h d) -> branch b h s d", branch=3, h=n_heads)
 
     def _compressed(self, k: Tensor, v: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """k, v: (b, g, s, d) -> a key and a value for each finished block (b, g, n, d), and which are there (1 or b, n)."""
-        blocks = finished_blocks(positions, self.block)
-        token = blocks.tokens.flatten(1)[:, None, :, None].expand(*k.shape[:2], -1, self.d_head)  # (b, g, n * block, d)
-        k, v = (t.gather(2, token).unflatten(2, (-1, self.block)) for t in (k, v))  # (b, g, n, block, d)
+        """k, v: (b, g, s, d) -> a key and a value for each complete block (b, g, n, d), and which are there (1 or b, n)."""
+        blocks = complete_blocks(positions, self.block)
+        token = rearrange(blocks.tokens, "b n l -> b 1 (n l) 1").expand(*k.shape[:2], -1, self.d_head)
+        k, v = (rearrange(t.gather(2, token), "b g (n l) d -> b g n l d", l=self.block) for t in (k, v))
         k, v = self.k_compress(k), self.v_compress(v)
-        last = last_places(blocks, self.block)
-        return self.position.rotate(k, k, last, last)[1], v, blocks.document >= 0
+        last = last_positions(blocks, self.block)
+        return self.position.rotate(k, k, last, last)[1], v, blocks.present
 
-    def _attend_coarse(
-        self, q: Tensor, k: Tensor, v: Tensor, places: Tensor, document: Tensor, blocks: Blocks
+    def _attend_compressed(
+        self, q: Tensor, k: Tensor, v: Tensor, q_positions: Tensor, document: Tensor, blocks: Blocks
     ) -> tuple[Tensor, Tensor]:
-        """What the finished blocks say (b, h, s, d), and which of them each group of heads selects (b, g, s, n)."""
+        """Over the complete blocks -> (b, h, s, d), and which of them each group of heads selects (b, g, s, n)."""
         k, v = (t[:, :, : blocks.number.shape[1]] for t in (k, v))
-        place, last = places[..., None], last_places(blocks, self.block)
-        visible = (document[:, -q.shape[2] :, None] == blocks.document[:, None]) & (last[:, None] <= place)  # (1 or b, s, n)
+        position, last = q_positions[..., None], last_positions(blocks, self.block)
+        visible = (document[:, -q.shape[2] :, None] == blocks.document[:, None]) & (last[:, None] <= position)  # (1 or b, s, n)
         scores = products(q, k) * self.d_head**-0.5  # (b, h, s, n)
-        if (bias := self.position.bias(places, last)) is not None:
+        if (bias := self.position.bias(q_positions, last)) is not None:
             scores = scores + bias
         hidden = ~visible[:, None]
-        # A query that sees no finished block yet gets zeros; -inf throughout would make the softmax NaN.
+        # A query that sees no complete block yet gets zeros; -inf throughout would make the softmax NaN.
         weights = scores.masked_fill(hidden, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(hidden, 0)
-        grouped = weights.unflatten(1, (self.n_kv_heads, -1))  # (b, g, h / g, s, n)
-        y = (grouped.to(v.dtype) @ v.unsqueeze(2)).flatten(1, 2)
+        grouped = rearrange(weights, "b (g h) s n -> b g h s n", g=self.n_kv_heads)
+        y = rearrange(grouped.to(v.dtype) @ v.unsqueeze(2), "b g h s d -> b (g h) s d")
 
-        before = place // self.block - blocks.number[:, None]  # (1 or b, s, n) blocks between; 0 = the query's own
+        before = position // self.block - blocks.number[:, None]  # (1 or b, s, n) blocks between; 0 = the query's own
         candidate, forced = (t[:, None] for t in (visible & (before > 0), (before == 1) | (blocks.number[:, None] == 0)))
         rank = grouped.detach().sum(2).masked_fill(forced, float("inf")).masked_fill(~candidate, -1)
         best = rank.sort(dim=-1, descending=True, stable=True).indices[..., : self.top_n - 1]  # the earlier one where equal
         return y, torch.zeros_like(rank, dtype=torch.bool).scatter(-1, best, True) & candidate
 
     def _attend_selected(
-        self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor, places: Tensor, document: Tensor, chosen: Tensor, blocks: Blocks
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        k_positions: Tensor,
+        q_positions: Tensor,
+        document: Tensor,
+        chosen: Tensor,
+        blocks: Blocks,
     ) -> Tensor:
         """Over the tokens of the chosen blocks (b, g, s, n) and of the query's own so far -> (b, h, s, d)."""
         of_token = blocks.of_token[:, None, None].expand(*chosen.shape[:3], -1)
-        own = (document[:, -q.shape[2] :, None] == document[:, None]) & (seen[:, None] <= places[..., None])
-        own = own & (seen[:, None] // self.block == places[..., None] // self.block)  # (1 or b, s, keys)
+        own = (document[:, -q.shape[2] :, None] == document[:, None]) & (k_positions[:, None] <= q_positions[..., None])
+        own = own & (k_positions[:, None] // self.block == q_positions[..., None] // self.block)  # (1 or b, s, keys)
         allowed = F.pad(chosen, (0, 1)).gather(-1, of_token) | own[:, None]  # (b, g, s, keys)
-        allowed = allowed.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)
-        bias = self.position.bias(places, seen)
+        allowed = repeat(allowed, "b g s k -> b (g h) s k", h=self.n_heads // self.n_kv_heads)
+        bias = self.position.bias(q_positions, k_positions)
         mask = allowed if bias is None else bias.to(q.dtype).masked_fill(~allowed, float("-inf"))
         return self.score.attend(q, k, v, mask=mask)
 
-    def _attend_window(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor, places: Tensor, *, whole: bool) -> Tensor:
-        plan = recall_plan(self._plans, self.pattern, q.shape[2], q.device) if whole else None
+    def _attend_window(
+        self, q: Tensor, k: Tensor, v: Tensor, k_positions: Tensor, q_positions: Tensor, *, whole: bool
+    ) -> Tensor:
+        plan = cached_plan(self._plans, self.pattern, q.shape[2], q.device) if whole else None
         if plan is None:
-            sight = whole_sight(self.pattern, places, seen, packed=True)
-            return self.score.attend(q, k, v, mask=sight.mask(self.position, q.dtype))
-        sight = local_sight(self.pattern, places, plan.size, plan.picks)
-        return attend_blocks(q, k, v, plan=plan, mask=sight.mask(self.position, q.dtype), score=self.score)
+            mask = full_mask(self.pattern, q_positions, k_positions, packed=True)
+            return self.score.attend(q, k, v, mask=mask.with_bias(self.position, q.dtype))
+        mask = block_mask(self.pattern, q_positions, plan.size, plan.block_index)
+        return attend_blocks(q, k, v, plan=plan, mask=mask.with_bias(self.position, q.dtype), score=self.score)
 
     def init_cache(self, batch: int, max_seq: int) -> Cache:
         def rows(n: int) -> Tensor:
             return self.k_proj.weight.new_zeros(batch, self.n_kv_heads, n, self.d_head)
 
-        kept = (min(self.block, max_seq), max_seq, min(self.pattern.window, max_seq))
-        unfinished, selected, window = (KVCache(k=rows(n), v=rows(n), max_seq=max_seq) for n in kept)
+        capacities = (min(self.block, max_seq), max_seq, min(self.pattern.window, max_seq))
+        incomplete, selected, window = (KVCache(k=rows(n), v=rows(n), max_seq=max_seq) for n in capacities)
         n_blocks = max_seq // self.block + 1
-        return NativeSparseCache(unfinished=unfinished, selected=selected, window=window, k=rows(n_blocks), v=rows(n_blocks))
+        return NativeSparseCache(incomplete=incomplete, selected=selected, window=window, k=rows(n_blocks), v=rows(n_blocks))
 
     def cost(self, seq: int) -> Cost:
         projections = (self.q_proj, self.k_proj, self.v_proj, self.gate_proj, self.o_proj)
         compressing = 2 * self.n_kv_heads * sum(p.weight.numel() for p in (self.k_compress.in_proj, self.k_compress.out_proj))
         multiply_adds = seq // self.block * compressing + 2 * self.n_heads * self.d_head * self._pairs(seq)
-        kept = seq + min(self.pattern.window, seq) + min(self.block, seq) + seq // self.block + 1
+        cached = seq + min(self.pattern.window, seq) + min(self.block, seq) + seq // self.block + 1
         return parameters_only(self) + Cost(
             flops=2 * (sum(p.weight.numel() for p in projections) + multiply_adds / seq),
-            state_bytes=2 * self.n_kv_heads * self.d_head * kept * self.k_proj.weight.element_size(),
+            state_bytes=2 * self.n_kv_heads * self.d_head * cached * self.k_proj.weight.element_size(),
         )
 
     def _pairs(self, seq: int) -> int:
@@ -179,42 +190,43 @@ class NativeSparse(SequenceMixer):
         full, rest = divmod(seq, self.block)
         pairs = self.pattern.pairs(seq)
         for i, n in enumerate([self.block] * full + [rest]):  # n queries of block i
-            pairs += n * i + (n == self.block)  # summaries; the last token of a block sees it finished
+            pairs += n * i + (n == self.block)  # summaries; the last token of a block sees it complete
             pairs += n * self.block * min(i, self.top_n - 1) + n * (n + 1) // 2  # selected blocks, and the own one so far
         return pairs
 
 
 class Compress(nn.Module):
-    """One key or value for a block of them: a small MLP over all its tokens, each with its place in the block added.
+    """One key or value for a block of them: a small MLP over all its tokens, each with an embedding of its position in it.
 
     Args:   d_head: channels of a key. block: tokens.
     Shape:  (..., block, d_head) -> (..., d_head)
     """
 
-    undecayed = ("place",)  # a table, not a matrix
+    undecayed = ("position_embedding",)  # a table, not a matrix
 
     def __init__(self, *, d_head: int, block: int) -> None:
         super().__init__()
-        self.place = nn.Parameter(torch.empty(block, d_head))
+        self.position_embedding = nn.Parameter(torch.empty(block, d_head))
         self.in_proj = nn.Linear(block * d_head, d_head, bias=False)
         self.out_proj = nn.Linear(d_head, d_head, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.place, std=self.place.shape[1] ** -0.5)
+        nn.init.normal_(self.position_embedding, std=self.position_embedding.shape[1] ** -0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out_proj(F.silu(self.in_proj((x + self.place.to(x.dtype)).flatten(-2))))
+        x = x + self.position_embedding.to(x.dtype)
+        return self.out_proj(F.silu(self.in_proj(rearrange(x, "... l d -> ... (l d)"))))
 
 
 class NativeSparseCache(Cache):
-    """Keys and values of all tokens to select from, of the window, of the block that is not finished, and of finished blocks.
+    """Keys and values of all tokens to select from, of the window, of the incomplete block, and of complete blocks.
 
-    Args:   unfinished, selected, window: of tokens. k, v: empty buffers for blocks, (batch, kv heads, blocks + 1, d_head).
+    Args:   incomplete, selected, window: of tokens. k, v: empty buffers for blocks, (batch, kv heads, blocks + 1, d_head).
     """
 
-    def __init__(self, *, unfinished: KVCache, selected: KVCache, window: KVCache, k: Tensor, v: Tensor) -> None:
-        self.unfinished = unfinished
+    def __init__(self, *, incomplete: KVCache, selected: KVCache, window: KVCache, k: Tensor, v: Tensor) -> None:
+        self.incomplete = incomplete
         self.selected = selected
         self.window = window
         self.k = k
@@ -231,6 +243,6 @@ class NativeSparseCache(Cache):
         return self.k, self.v
 
 
-def last_places(blocks: Blocks, size: int) -> Tensor:
-    """The place of each block's last token, from which on it is seen; (1 or b, n)."""
+def last_positions(blocks: Blocks, size: int) -> Tensor:
+    """The position of each block's last token, from which on it is seen; (1 or b, n)."""
     return (blocks.number + 1) * size - 1

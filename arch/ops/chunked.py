@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from .scan import linear_scan
@@ -30,17 +31,17 @@ def decayed_attention(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, state: Ten
             state: (batch, heads, d_k, d_v) -> (batch, seq, heads, d_v), state
     """
     seq, groups = q.shape[1:3]
-    q, k, v, decay = (cut(x, chunk).unflatten(2, (groups, -1)) for x in (q, k, v, decay))  # (b, n, g, 1 or r, c, d)
+    q, k, v, decay = (rearrange(cut(x, chunk), "b n (g r) c d -> b n g r c d", g=groups) for x in (q, k, v, decay))
     between, so_far = pair_decays(decay), decay.cumsum(-2).exp()
     per_head = decay.shape[-1] == 1
     scores = (q @ k.mT) * between[..., 0] if per_head else ((between * k.unsqueeze(-3)) @ q.unsqueeze(-1))[..., 0]
     added = (k * between[..., -1, :, :]).mT @ v  # (b, n, g, r, d_k, d_v)
-    kept = so_far[..., -1, :, None].expand_as(added)
-    state = state.unflatten(1, (groups, -1))
-    after = linear_scan(kept, added, state)
+    whole = so_far[..., -1, :, None].expand_as(added)  # what a chunk leaves of the state before it
+    state = rearrange(state, "b (g r) k v -> b g r k v", g=groups)
+    after = linear_scan(whole, added, state)
     before = torch.cat((state.unsqueeze(1), after[:, :-1]), dim=1)
     o = scores @ v + (q * so_far) @ before
-    return join(o.flatten(2, 3), seq), after[:, -1].flatten(1, 2)
+    return join(rearrange(o, "b n g r c d -> b n (g r) c d"), seq), rearrange(after[:, -1], "b g r k v -> b (g r) k v")
 
 
 def delta_rule(
@@ -68,12 +69,12 @@ def delta_rule(
     # Only what lies below the diagonal is read; on it stand ones.
     solved = torch.linalg.solve_triangular(beta * (k @ k.mT) * between, right, upper=False, unitriangular=True).contiguous()
     values, reads = solved.split((d_v, k.shape[-1]), dim=-1)  # u = values - reads S, for the state S before the chunk
-    written, kept = (k * between[..., -1, :, None]).mT, so_far[..., -1:, :]
+    written, whole = (k * between[..., -1, :, None]).mT, so_far[..., -1:, :]
     states, new = [], []
     for i in range(q.shape[1]):
         states.append(state)
         new.append(values[:, i] - reads[:, i] @ state)
-        state = kept[:, i] * state + written[:, i] @ new[-1]
+        state = whole[:, i] * state + written[:, i] @ new[-1]
     o = ((q @ k.mT) * between) @ torch.stack(new, dim=1) + (q * so_far) @ torch.stack(states, dim=1)
     return join(o, seq), state
 
@@ -81,8 +82,8 @@ def delta_rule(
 def pair_decays(decay: Tensor) -> Tensor:
     """(..., c, d) logarithms -> (..., c, c, d): at [i, j] what is left at token i of what token j brought; 0 where j > i."""
     c = decay.shape[-2]
-    places = torch.arange(c, device=decay.device)
-    later = (places[:, None] > places)[..., None]  # (c, c, 1): i > j
+    token = torch.arange(c, device=decay.device)
+    later = (token[:, None] > token)[..., None]  # (c, c, 1): i > j
     total = decay.unsqueeze(-2).where(later, 0).cumsum(-3)  # from the token after j to i
     return total.masked_fill(later.transpose(0, 1), -torch.inf).exp()
 
@@ -96,9 +97,9 @@ def chunks(seq: int, chunk: int) -> tuple[int, int]:
 def cut(x: Tensor, chunk: int) -> Tensor:
     """(b, s, h, d) -> (b, n, h, c, d). The rest is filled with zeros: keys of zero write nothing, decays of zero keep all."""
     n, c = chunks(x.shape[1], chunk)
-    return F.pad(x, (0, 0, 0, 0, 0, n * c - x.shape[1])).unflatten(1, (n, c)).transpose(2, 3)
+    return rearrange(F.pad(x, (0, 0, 0, 0, 0, n * c - x.shape[1])), "b (n c) h d -> b n h c d", n=n)
 
 
 def join(x: Tensor, seq: int) -> Tensor:
     """(b, n, h, c, d) -> (b, s, h, d), without the filling."""
-    return x.transpose(2, 3).flatten(1, 2)[:, :seq]
+    return rearrange(x, "b n h c d -> b (n c) h d")[:, :seq]

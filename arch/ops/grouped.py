@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 _grouped_mm: Any = getattr(F, "grouped_mm", None) or getattr(torch, "_grouped_mm", None)  # public since torch 2.10
@@ -116,8 +117,9 @@ def blocked(x: Tensor, weight: Tensor, counts: Tensor, size: int = 128) -> Tenso
     block, row = (torch.arange(n, device=x.device) for n in (n_blocks, rows))
     expert = torch.searchsorted(blocks.cumsum(0), block, right=True).clamp(max=experts - 1)  # of each block
     shift = size * (blocks.cumsum(0) - blocks) - (counts.cumsum(0) - counts)  # of each expert's rows, into its blocks
-    place = row + shift[torch.searchsorted(counts.cumsum(0), row, right=True)]  # of each row
+    slot = row + shift[torch.searchsorted(counts.cumsum(0), row, right=True)]  # of each row
 
-    filled = x.new_zeros(n_blocks * size, x.shape[1]).index_copy(0, place, x).unflatten(0, (n_blocks, size))
+    filled = x.new_zeros(n_blocks * size, x.shape[1]).index_copy(0, slot, x)
+    filled = rearrange(filled, "(block row) d -> block row d", row=size)
     y = torch.bmm(filled, weight.index_select(0, expert).mT)  # (blocks, size, d_out)
-    return y.flatten(0, 1).index_select(0, place)
+    return rearrange(y, "block row d -> (block row) d").index_select(0, slot)

@@ -20,7 +20,7 @@ def linear_scan(a: Tensor, b: Tensor, first: Tensor) -> Tensor:
 
     h_t = a_t * h_{t-1} + b_t,  h_{-1} = first
 
-    Cost per token: 3 multiply-adds per number of state; a and h are kept for the gradients. They can be taken once.
+    Cost per token: 3 multiply-adds per number of state; a and h are stored for the gradients. They can be taken once.
     Args:   a: decays. b: what comes in. first: the state before the first token.
     Shape:  a, b: (batch, seq, ...), first: (batch, ...) -> (batch, seq, ...)
     """
@@ -37,14 +37,14 @@ def chunked(a: Tensor, b: Tensor, first: Tensor) -> Tensor:
     h = torch.empty_like(b)
     a_cut, b_cut, h_cut = (x[:, :whole].unflatten(1, (chunks, size)) for x in (a, b, h))  # (b, chunks, size, ...)
 
-    end, kept = b_cut[:, :, 0], a_cut[:, :, 0]  # what a chunk adds to the state, and how much of the state outlives it
+    end, decay = b_cut[:, :, 0], a_cut[:, :, 0]  # what a chunk adds to the state, and how much of the state outlives it
     for t in range(1, size):
         end = torch.addcmul(b_cut[:, :, t], a_cut[:, :, t], end)
-        kept = kept * a_cut[:, :, t]
+        decay = decay * a_cut[:, :, t]
 
     starts = [first]  # of each chunk, and of the rest
     for i in range(chunks):
-        starts.append(torch.addcmul(end[:, i], kept[:, i], starts[-1]))
+        starts.append(torch.addcmul(end[:, i], decay[:, i], starts[-1]))
 
     state = torch.stack(starts[:-1], dim=1)
     for t in range(size):
@@ -69,7 +69,7 @@ def backward_by(scan: Callable[..., Tensor]) -> Callable[..., Any]:
     return backward
 
 
-def keep_for_backward(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+def save_for_backward(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
     a, _, first = inputs
     ctx.save_for_backward(a, output, first)
 
@@ -81,7 +81,7 @@ class Scan(torch.autograd.Function):
     def forward(a: Tensor, b: Tensor, first: Tensor) -> Tensor:
         return chunked(a, b, first)
 
-    setup_context = staticmethod(keep_for_backward)
+    setup_context = staticmethod(save_for_backward)
 
     @staticmethod
     @once_differentiable
@@ -93,4 +93,4 @@ class Scan(torch.autograd.Function):
 _OPERATORS = __name__.replace(".", "_")  # a copy of this package under another name registers its own
 scan_operator = torch.library.custom_op(f"{_OPERATORS}::linear_scan", chunked, mutates_args=())
 scan_operator.register_fake(lambda a, b, first: torch.empty_like(b))
-scan_operator.register_autograd(backward_by(scan_operator), setup_context=keep_for_backward)
+scan_operator.register_autograd(backward_by(scan_operator), setup_context=save_for_backward)

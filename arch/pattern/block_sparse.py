@@ -14,11 +14,11 @@ from ..contracts import Pattern
 class BlockSparse(Pattern):
     """A few global tokens, a window of blocks and a few random blocks: sparse, yet any two tokens are close in the graph.
 
-    allows(i, j) = j < n_global or block(i) - block(j) < window_blocks or block(j) in picks(block(i)), and j <= i where
+    allows(i, j) = j < n_global or block(i) - block(j) < window_blocks or block(j) in random(block(i)), and j <= i where
     causal; otherwise the window reaches both ways and the global tokens see every key
 
-    Paper: Zaheer 2020, arXiv:2007.14062 (section 2). Differs: picks are drawn, with replacement, among the blocks before the
-    window by a hash of the block's number, so that they never depend on the text's length and decoding equals training.
+    Paper: Zaheer 2020, arXiv:2007.14062 (section 2). Differs: the random blocks are drawn, with replacement, among those before
+    the window by a hash of the block's number, so that they never depend on the text's length and decoding equals training.
     Cost per token: about n_global + (window_blocks + n_random) * block pairs.
     Args:   block: tokens. n_global: tokens at the start that all see. window_blocks: blocks each block sees on one side,
             itself included. n_random: blocks drawn for each block. seed: of the draw. causal: whether keys ahead are hidden.
@@ -45,11 +45,11 @@ class BlockSparse(Pattern):
         q, k = q_positions[..., :, None], k_positions[..., None, :]  # (..., q, 1), (..., 1, k)
         q_block, k_block = q // self.block, k // self.block
         seen = (k < self.n_global) | ((q_block - k_block).abs() < self.window_blocks)  # (..., q, k)
-        for pick in self.picks(q_block).unbind(-1):
-            seen = seen | (k_block == pick)
+        for drawn in self.random_blocks(q_block).unbind(-1):
+            seen = seen | (k_block == drawn)
         return seen & (k <= q) if self.causal else seen | (q < self.n_global)
 
-    def picks(self, q_block: Tensor) -> Tensor:
+    def random_blocks(self, q_block: Tensor) -> Tensor:
         """Numbers of blocks (...) -> the blocks drawn for each (..., n_random)."""
         x = q_block[..., None] * self.n_random + torch.arange(self.n_random, device=q_block.device)
         x = (x + (self.seed * 0x9E3779B1 & 0x7FFFFFFF)) & 0x7FFFFFFF  # 31 bits: a product with a 32-bit number cannot overflow
@@ -64,7 +64,7 @@ class BlockSparse(Pattern):
         row = torch.arange(n_blocks)[:, None]
         near = row + torch.arange(1 - self.window_blocks, 1 if self.causal else self.window_blocks)
         first = torch.arange(-(-self.n_global // self.block)).expand(n_blocks, -1)
-        index = torch.cat((first, near, self.picks(row[:, 0])), dim=1).sort(dim=1).values
+        index = torch.cat((first, near, self.random_blocks(row[:, 0])), dim=1).sort(dim=1).values
         repeated = F.pad(index[:, 1:] == index[:, :-1], (1, 0))
         allowed = (index >= 0) & (index < n_blocks) & ~repeated
         return self.block, index.where(allowed & (index <= row) if self.causal else allowed, -1)

@@ -1,4 +1,4 @@
-"""Positions: how a place is told, by an embedding, a rotation or a bias on the scores."""
+"""Positions: how they are applied, by an embedding, a rotation or a bias on the scores."""
 
 from .alibi import ALiBi
 from .learned import Learned

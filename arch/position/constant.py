@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class Constant(nn.Module):
     """A vector that is no weight: it follows the module from device to device, but is never cast, saved or left empty.
 
-    Frequencies in bf16 would put distant tokens in the wrong place, and `to_empty` after a build on the meta device
+    Frequencies in bf16 would give distant tokens the wrong position, and `to_empty` after a build on the meta device
     would leave a plain buffer without its numbers.
 
     Args:   values: the numbers. dtype: in which they stay.

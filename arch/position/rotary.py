@@ -11,17 +11,17 @@ from .scaling import RotaryScaling
 
 
 class Rotary(Position):
-    """Turns pairs of channels by angles that grow with the place, so that a score depends on the distance alone.
+    """Rotates pairs of channels by angles that grow with the position, so that a score depends on the distance alone.
 
-    (x_j, x_{j + d/2}) turned by position * theta^(-2j / d), for q and k
+    (x_j, x_{j + d/2}) rotated by position * theta^(-2j / d), for q and k
 
     Paper: Su 2021, arXiv:2104.09864 (eq. 15). Differs: channel j is paired with j + d/2, as in GPT-NeoX and Llama.
     Cost per token: no parameters, no matrix products, no state.
     Args:   d_head: channels of one head. theta: base of the frequencies. scaling: stretches them to longer texts; None = as
             trained; its temperatures multiply the channels here, and so the score is unaware of them.
-            d_rotary: channels of each head that turn, the first ones, even; None = all.
+            d_rotary: channels of each head that are rotated, the first ones, even; None = all.
     Shape:  q: (..., heads, queries, d_head), positions (..., queries) -> the same; k likewise
-    Raises: ValueError: an odd number of turning channels, or more than the head has.
+    Raises: ValueError: an odd number of rotated channels, or more than the head has.
     """
 
     def __init__(
@@ -36,35 +36,35 @@ class Rotary(Position):
         d = d_head if d_rotary is None else d_rotary
         if d % 2 or not 0 < d <= d_head:
             raise ValueError(
-                f"rotary channels come in pairs: {d} of d_head {d_head} cannot turn, an even number up to d_head can"
+                f"rotary channels come in pairs: {d} of d_head {d_head} cannot be rotated, an even number up to d_head can"
             )
         frequencies = [theta ** (-j / d) for j in range(0, d, 2)]
         if scaling is not None:
             frequencies = scaling(frequencies)
         self.temperature = 1.0 if scaling is None else scaling.temperature
-        self.still_temperature = 1.0 if scaling is None else scaling.still_temperature
+        self.unrotated_temperature = 1.0 if scaling is None else scaling.unrotated_temperature
         # cos is even and sin is odd: negating the first half gives each channel the sign its partner needs.
         self.frequencies = Constant([-f for f in frequencies] + frequencies)
 
     def rotate(self, q: Tensor, k: Tensor, q_positions: Tensor, k_positions: Tensor) -> tuple[Tensor, Tensor]:
-        q_turn = self._turn(q_positions)
-        k_turn = q_turn if k_positions is q_positions else self._turn(k_positions)
-        return self._turned(q, *q_turn), self._turned(k, *k_turn)
+        of_q = self._cos_sin(q_positions)
+        of_k = of_q if k_positions is q_positions else self._cos_sin(k_positions)
+        return self._rotated(q, *of_q), self._rotated(k, *of_k)
 
-    def _turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def _rotated(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         d = cos.shape[-1]
         if d == x.shape[-1]:
-            return turned(x, cos, sin)
-        still = x[..., d:] if self.still_temperature == 1.0 else x[..., d:] * self.still_temperature
-        return torch.cat((turned(x[..., :d], cos, sin), still), dim=-1)
+            return rotated(x, cos, sin)
+        rest = x[..., d:] if self.unrotated_temperature == 1.0 else x[..., d:] * self.unrotated_temperature
+        return torch.cat((rotated(x[..., :d], cos, sin), rest), dim=-1)
 
-    def _turn(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def _cos_sin(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         angles = positions[..., None, :, None] * self.frequencies.tensor  # (..., 1, s, d)
         if self.temperature == 1.0:
             return angles.cos(), angles.sin()
         return angles.cos() * self.temperature, angles.sin() * self.temperature
 
 
-def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x with its channels turned; in fp32, given back in the dtype of x."""
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x with its channels rotated; in fp32, given back in the dtype of x."""
     return (x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin).to(x.dtype)

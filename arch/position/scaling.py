@@ -10,19 +10,19 @@ from typing import Literal
 class RotaryScaling:
     """Slows the frequencies of a Rotary: list of radians per token, fastest first -> list of the same length.
 
-    temperature, still_temperature: what the channels that turn, and those that do not, are multiplied by in both q and k,
-    so that their share of a score grows by its square.
+    temperature, unrotated_temperature: what the channels that are rotated, and those that are not, are multiplied by in both q
+    and k, so that their share of a score grows by its square.
     """
 
     temperature: float = 1.0
-    still_temperature: float = 1.0
+    unrotated_temperature: float = 1.0
 
     def __call__(self, frequencies: list[float]) -> list[float]:
         raise NotImplementedError
 
 
 class LinearScaling(RotaryScaling):
-    """Position interpolation: every frequency is slowed alike, as if the places were squeezed together.
+    """Position interpolation: every frequency is slowed alike, as if the positions were squeezed together.
 
     f' = f / factor
 
@@ -59,7 +59,7 @@ class Llama3Scaling(RotaryScaling):
 
     f' = (1 - r) * f / factor + r * f,  r = clamp((turns - slow) / (fast - slow), 0, 1),  turns = trained_seq * f / (2 pi)
 
-    Paper: none tells it; the code that came with Llama 3.1 (Dubey 2024, arXiv:2407.21783) does. Differs: nothing. It is
+    Paper: none; the code that came with Llama 3.1 (Dubey 2024, arXiv:2407.21783) has it. Differs: nothing. It is
         YaRN's ramp over turns without its temperature.
     Args:   factor: longest text over the longest of the training. trained_seq: longest text of the training, in tokens.
             slow, fast: turns per trained_seq below which a frequency is interpolated, above which it stays.
@@ -71,24 +71,24 @@ class Llama3Scaling(RotaryScaling):
         self.factor, self.trained_seq, self.slow, self.fast = factor, trained_seq, slow, fast
 
     def __call__(self, frequencies: list[float]) -> list[float]:
-        kept = kept_by_turns(frequencies, self.trained_seq, self.slow, self.fast)
-        return interpolated(frequencies, kept, self.factor)
+        ramp = ramp_by_turns(frequencies, self.trained_seq, self.slow, self.fast)
+        return interpolated(frequencies, ramp, self.factor)
 
 
 class YaRNScaling(RotaryScaling):
     """YaRN: frequencies that turn often within a training text stay, those that turn less than once are interpolated.
 
     f' = (1 - r) * f / factor + r * f,  r = clamp((turns - slow) / (fast - slow), 0, 1),  turns = trained_seq * f / (2 pi)
-    temperature = 0.1 * mscale * ln(factor) + 1,  still_temperature = 0.1 * mscale_all_dim * ln(factor) + 1
+    temperature = 0.1 * mscale * ln(factor) + 1,  unrotated_temperature = 0.1 * mscale_all_dim * ln(factor) + 1
 
     Paper: Peng 2023, arXiv:2309.00071 (sections 3.2-3.4). Differs: nothing as it stands; with ramp=channels, r falls over the
         numbers of the channels instead, from that which turns fast times, rounded down, to that which turns slow times,
         rounded up, as in the code that came with the paper and in all that was made after it; mscale and mscale_all_dim are
-        DeepSeek-V2's (arXiv:2405.04434), whose code scales all scores by still_temperature^2 and cos and sin by the ratio.
+        DeepSeek-V2's (arXiv:2405.04434), whose code scales all scores by unrotated_temperature^2 and cos and sin by the ratio.
     Args:   factor: longest text over the longest of the training. trained_seq: longest text of the training, in tokens.
             slow, fast: turns per trained_seq below which a frequency is interpolated, above which it stays.
             ramp: what r is linear in: turns, or channels. mscale, mscale_all_dim: strengths of the temperatures of the
-            channels that turn and of those that do not. temperature: of those that turn; None = by the formula.
+            channels that are rotated and of those that are not. temperature: of the rotated ones; None = by the formula.
     Raises: ValueError: slow is not below fast.
     """
 
@@ -106,26 +106,26 @@ class YaRNScaling(RotaryScaling):
     ) -> None:
         refuse_empty_ramp(slow, fast)
         self.factor, self.trained_seq, self.slow, self.fast = factor, trained_seq, slow, fast
-        self.kept = kept_by_turns if ramp == "turns" else kept_by_channels
+        self.ramp = ramp_by_turns if ramp == "turns" else ramp_by_channels
         warmer = 0.1 * math.log(max(factor, 1.0))
         self.temperature = mscale * warmer + 1.0 if temperature is None else temperature
-        self.still_temperature = mscale_all_dim * warmer + 1.0
+        self.unrotated_temperature = mscale_all_dim * warmer + 1.0
 
     def __call__(self, frequencies: list[float]) -> list[float]:
-        return interpolated(frequencies, self.kept(frequencies, self.trained_seq, self.slow, self.fast), self.factor)
+        return interpolated(frequencies, self.ramp(frequencies, self.trained_seq, self.slow, self.fast), self.factor)
 
 
-def interpolated(frequencies: list[float], kept: list[float], factor: float) -> list[float]:
-    """kept: of each frequency, from 0, slowed by the whole factor, to 1, as trained."""
-    return [(1 - r) * f / factor + r * f for f, r in zip(frequencies, kept, strict=True)]
+def interpolated(frequencies: list[float], ramp: list[float], factor: float) -> list[float]:
+    """ramp: of each frequency, from 0, slowed by the whole factor, to 1, as trained."""
+    return [(1 - r) * f / factor + r * f for f, r in zip(frequencies, ramp, strict=True)]
 
 
-def kept_by_turns(frequencies: list[float], trained_seq: int, slow: float, fast: float) -> list[float]:
+def ramp_by_turns(frequencies: list[float], trained_seq: int, slow: float, fast: float) -> list[float]:
     turns = [trained_seq * f / (2 * math.pi) for f in frequencies]
     return [clamp((n - slow) / (fast - slow)) for n in turns]
 
 
-def kept_by_channels(frequencies: list[float], trained_seq: int, slow: float, fast: float) -> list[float]:
+def ramp_by_channels(frequencies: list[float], trained_seq: int, slow: float, fast: float) -> list[float]:
     step = next((math.log(a / b) for a, b in pairwise(frequencies)), math.inf)  # each is the one before it times e^-step
 
     def channel(turns: float) -> float:

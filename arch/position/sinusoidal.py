@@ -1,10 +1,10 @@
-"""Sinusoids as places."""
+"""Sinusoids as positions."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..contracts import Position
@@ -30,9 +30,9 @@ class Sinusoidal(Position):
             raise ValueError(f"sinusoids come in pairs: d_model is {d_model}, {d_model + 1} would do")
         if layout not in ("interleaved", "halves"):
             raise ValueError(f"layout={layout!r}: choose interleaved or halves (all sines, then all cosines)")
-        self.pairs_at = -1 if layout == "interleaved" else -2
+        self.channels = "(pair two)" if layout == "interleaved" else "(two pair)"
         self.frequencies = Constant([10000.0 ** (-j / d_model) for j in range(0, d_model, 2)])
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
         angles = positions[..., None] * self.frequencies.tensor  # (b, s, m / 2)
-        return x + torch.stack((angles.sin(), angles.cos()), dim=self.pairs_at).flatten(-2).to(x.dtype)
+        return x + rearrange([angles.sin(), angles.cos()], f"two b s pair -> b s {self.channels}").to(x.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from einops import rearrange
 from torch import Tensor
 
 from ..norm import RMSNorm
@@ -47,4 +48,8 @@ class FullWidthQKNorm(DotProduct):
         self.k_norm = RMSNorm(d_model=n_kv_heads * d_head, eps=eps)
 
     def normalise(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        return self.q_norm(q.flatten(2)).view_as(q), self.k_norm(k.flatten(2)).view_as(k)
+        return _over_all_heads(self.q_norm, q), _over_all_heads(self.k_norm, k)
+
+
+def _over_all_heads(norm: RMSNorm, x: Tensor) -> Tensor:
+    return rearrange(norm(rearrange(x, "b s h d -> b s (h d)")), "b s (h d) -> b s h d", d=x.shape[-1])

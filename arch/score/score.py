@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 
@@ -26,18 +27,17 @@ class Score(nn.Module):
 def fused(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, causal: bool, scale: float) -> Tensor:
     """softmax(scale * q k^T + mask) v by the device's own kernel; (b, h, q, d), (b, g, k, d) -> (b, h, q, d)."""
     grouped = q.shape[1] != k.shape[1]
-    if (
-        grouped and mask is not None and q.is_cuda
-    ):  # its kernel for masks knows no groups, and the fallback writes out every pair
-        k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for t in (k, v))  # (b, h, k, d)
+    if grouped and mask is not None and q.is_cuda:
+        # Its kernel for masks knows no groups, and the fallback writes out every pair.
+        k, v = (repeat(t, "b g k d -> b (g h) k d", h=q.shape[1] // k.shape[1]) for t in (k, v))
         grouped = False
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
 
 
 def products(q: Tensor, k: Tensor) -> Tensor:
     """q k^T with every pair written out, at least in fp32: (b, h, q, d), (b, g, k, d) -> (b, h, q, k)."""
-    grouped = q.unflatten(1, (k.shape[1], -1)) @ k.mT.unsqueeze(2)  # (b, g, h / g, q, k)
-    return precise(grouped.flatten(1, 2))
+    grouped = rearrange(q, "b (g h) q d -> b g h q d", g=k.shape[1]) @ k.mT.unsqueeze(2)
+    return precise(rearrange(grouped, "b g h q k -> b (g h) q k"))
 
 
 def weighted(scores: Tensor, v: Tensor, *, mask: Tensor | None, causal: bool) -> Tensor:
@@ -46,8 +46,8 @@ def weighted(scores: Tensor, v: Tensor, *, mask: Tensor | None, causal: bool) ->
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
-    weights = scores.softmax(-1).to(v.dtype).unflatten(1, (v.shape[1], -1))  # (b, g, h / g, q, k)
-    return (weights @ v.unsqueeze(2)).flatten(1, 2)
+    weights = rearrange(scores.softmax(-1).to(v.dtype), "b (g h) q k -> b g h q k", g=v.shape[1])
+    return rearrange(weights @ v.unsqueeze(2), "b g h q d -> b (g h) q d")
 
 
 def precise(x: Tensor) -> Tensor:

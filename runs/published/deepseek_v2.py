@@ -27,6 +27,7 @@ def overrides(config: Config) -> list[str]:
         *scaling_overrides(config),
         *wholes("mixer", d_nope=config["qk_nope_head_dim"], d_v=config["v_head_dim"]),
         *(["mixer.d_q_latent=null"] if d_q_latent is None else wholes("mixer", d_q_latent=d_q_latent)),
+        "mixer.eps=1e-06",  # of the norms inside the attention, whatever rms_norm_eps says of the others
         *shared(norm_eps=config.get("rms_norm_eps", 1e-6), rope_theta=theta),
         *sizes(
             d_model=config["hidden_size"],

@@ -18,7 +18,7 @@ def overrides(config: Config) -> list[str]:
         "model=mamba_130m",
         f"model.tied={literal(tied(config))}",
         *wholes("mixer", d_state=config["state_size"], d_conv=config["conv_kernel"], expand=config["expand"]),
-        f"++mixer.dt_rank={'null' if rank == 'auto' else whole('dt_rank', rank)}",
+        f"mixer.dt_rank={'null' if rank == 'auto' else whole('dt_rank', rank)}",
         *shared(norm_eps=config.get("layer_norm_epsilon", 1e-5)),
         *sizes(d_model=config["hidden_size"], n_layers=config["num_hidden_layers"], vocab_size=config["vocab_size"]),
     ]

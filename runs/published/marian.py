@@ -20,8 +20,8 @@ def overrides(config: Config) -> list[str]:
     return [
         "model=transformer_base",
         activations.override(config, "activation_function", "gelu"),
-        "++position.absolute.layout=halves",
-        "++model.decoder.logit_bias=true",
+        "position.absolute.layout=halves",
+        "model.decoder.logit_bias=true",
         "shared.norm_eps=1e-05",
         *([] if flag(config, "scale_embedding") else ["model.decoder.embedding.scale=1.0"]),
         *sizes(

@@ -53,7 +53,7 @@ def overrides(config: Config) -> list[str]:
         number("rope_scaling.attention_factor", temperature)
     if temperature is None and mscale and mscale_all_dim:  # one of them alone is not read
         both = YaRNScaling(factor=found["factor"], trained_seq=1, mscale=mscale, mscale_all_dim=mscale_all_dim)
-        temperature = both.temperature / both.still_temperature
+        temperature = both.temperature / both.unrotated_temperature
     return [*words, f"{SCALING}.ramp=channels", f"{SCALING}.temperature={literal(temperature)}"]
 
 

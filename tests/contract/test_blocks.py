@@ -74,6 +74,38 @@ def test_packed_documents_equal_separate_runs(group: str, option: str) -> None:
 
 
 @every_choice
+def test_padding_around_a_text_changes_neither_outputs_nor_gradients(group: str, option: str) -> None:
+    model = model_of(group, option)
+    if not model.causal:
+        pytest.skip("a router that looks at the whole batch sees what is packed beside")
+    before, text, after = tokens(2, 50).split((7, 34, 9), dim=1)
+    positions = torch.cat([torch.full((7,), -1), torch.arange(34), torch.full((9,), -1)]).expand(2, -1)
+    direction = torch.randn(2, 34, VOCAB, generator=torch.Generator().manual_seed(0))
+    alone = model(text)
+    padded = model(torch.cat([before, text, after], dim=1), positions=positions)[:, 7:41]
+    torch.testing.assert_close(padded, alone, atol=2e-5, rtol=1e-4)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    gradients = [torch.autograd.grad((y * direction).sum(), parameters, materialize_grads=True) for y in (padded, alone)]
+    for name, ours, wanted in zip(names, *gradients, strict=True):
+        torch.testing.assert_close(ours, wanted, atol=2e-4, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@every_choice
+def test_rows_padded_on_their_left_decode_as_they_do_alone(group: str, option: str) -> None:
+    model = model_of(group, option)
+    if not model.causal:
+        pytest.skip("only a causal model decodes step by step")
+    text, n_padding = tokens(2, 19), 5
+    positions = torch.stack([torch.arange(19), torch.arange(19) - n_padding]).clamp(min=-1)
+    cache = model.init_cache(2, 19)
+    pieces = (3, 6, *[1] * 10)  # the first holds nothing but padding in one row
+    parts = zip(text.split(pieces, dim=1), positions.split(pieces, dim=1), strict=True)
+    decoded = torch.cat([model(part, positions=p, cache=cache) for part, p in parts], dim=1)
+    torch.testing.assert_close(decoded[:1], model(text[:1]), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(decoded[1:, n_padding:], model(text[1:, n_padding:]), atol=2e-5, rtol=1e-4)
+
+
+@every_choice
 def test_told_parameters_are_the_built_ones(group: str, option: str) -> None:
     model = model_of(group, option)
     cost = model.cost(64)

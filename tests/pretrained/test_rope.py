@@ -49,12 +49,12 @@ def test_frequencies_and_temperature_are_the_references(name: str) -> None:
     ours = rotary(name)
     frequencies = ours.frequencies.tensor
     torch.testing.assert_close(frequencies[len(frequencies) // 2 :], expected, rtol=2e-6, atol=0)
-    assert ours.temperature / ours.still_temperature == pytest.approx(temperature)
+    assert ours.temperature / ours.unrotated_temperature == pytest.approx(temperature)
 
 
 def test_all_scores_of_deepseek_v2_lite_are_warmed_as_in_its_own_code() -> None:
     ours = rotary("DeepSeek-V2-Lite")
     factor = (0.1 * 0.707 * math.log(40) + 1) ** 2
     assert factor == pytest.approx(1.5896, abs=1e-4)
-    assert ours.still_temperature**2 == pytest.approx(factor)
-    assert ours.temperature == ours.still_temperature
+    assert ours.unrotated_temperature**2 == pytest.approx(factor)
+    assert ours.temperature == ours.unrotated_temperature

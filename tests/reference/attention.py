@@ -157,6 +157,14 @@ SCORES: dict[str, Callable[[], Score]] = {
 }
 
 
+def padded_text(*n_tokens: int) -> tuple[Tensor, Tensor, slice]:
+    """Two rows of padding, a text, and padding again, of that many tokens each: x (2, all, 24), positions, the text's slice."""
+    before, length, after = n_tokens
+    x, _ = text(sum(n_tokens), seed=3)
+    positions = torch.cat((torch.full((before,), -1), torch.arange(length), torch.full((after,), -1)))
+    return x, positions.expand(2, -1), slice(before, before + length)
+
+
 def small_attention(
     pattern: str = "full",
     position: str = "none",

@@ -18,12 +18,14 @@ def documents_of(places: list[int]) -> list[int]:
     numbers, number = [], 0
     for place in places:
         number += place == 0
-        numbers.append(number)
+        numbers.append(-1 if place < 0 else number)
     return numbers
 
 
-def finished(places: list[int], size: int, i: int) -> dict[int, list[int]]:
+def complete(places: list[int], size: int, i: int) -> dict[int, list[int]]:
     """Number of the block -> its tokens, for every block that the token i sees whole: of its document, up to itself."""
+    if places[i] < 0:
+        return {}
     document = documents_of(places)
     token = {places[j]: j for j in range(i + 1) if document[j] == document[i]}
     blocks = {m: [token.get(m * size + t) for t in range(size)] for m in range(places[i] // size + 1)}
@@ -31,7 +33,7 @@ def finished(places: list[int], size: int, i: int) -> dict[int, list[int]]:
 
 
 def selected(weights: dict[int, float], own: int, top_n: int) -> set[int]:
-    """The blocks beside its own that a query selects, by the weights of the finished ones."""
+    """The blocks beside its own that a query selects, by the weights of the complete ones."""
     rest = {m: w for m, w in weights.items() if m != own}
     forced = [m for m in {0, own - 1} if m in rest]
     best = sorted((m for m in rest if m not in forced), key=lambda m: (-rest[m], m))
@@ -40,7 +42,7 @@ def selected(weights: dict[int, float], own: int, top_n: int) -> set[int]:
 
 def summary(compress: Compress, x: Tensor) -> Tensor:
     """One block (l, d) -> (d,)."""
-    placed = torch.cat([token + place for token, place in zip(x, compress.place, strict=True)])
+    placed = torch.cat([token + place for token, place in zip(x, compress.position_embedding, strict=True)])
     return compress.out_proj.weight @ F.silu(compress.in_proj.weight @ placed)
 
 
@@ -74,7 +76,7 @@ def plain_native_sparse(
             v_raw, v_selected, v_window = (v[:, part] for part in parts)
             coarse: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
             for i, place in enumerate(places):
-                blocks = finished(places, size, i)
+                blocks = complete(places, size, i)
                 for m, tokens in blocks.items():
                     if (document[i], m) not in coarse:
                         key = turn(summary(layer.k_compress, k_raw[tokens])[None], [m * size + size - 1])[0]
@@ -105,5 +107,5 @@ def plain_native_sparse(
                     branches = (from_blocks[h - g * per_group], from_fine, from_near)
                     outputs[i][h] = sum(gates[i, c * layer.n_heads + h].sigmoid() * y for c, y in enumerate(branches))
         rows.append(F.linear(torch.stack([torch.cat(heads) for heads in outputs]), layer.o_proj.weight))
-    unused = 0.0 * sum(parameter.sum() for parameter in layer.parameters())  # gradients of 0 where no block is finished
+    unused = 0.0 * sum(parameter.sum() for parameter in layer.parameters())  # gradients of 0 where no block is complete
     return torch.stack(rows) + unused
