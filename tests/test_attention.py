@@ -208,7 +208,7 @@ def test_after_a_packed_prompt_the_last_document_goes_on() -> None:
     torch.testing.assert_close(torch.cat(steps, dim=1), layer(x, positions=counted_on))
 
 
-def test_a_cache_tells_what_it_cannot_hold() -> None:
+def test_a_cache_says_what_it_cannot_hold() -> None:
     layer = small_attention()
     cache = layer.init_cache(1, 8)
     layer(torch.randn(1, 5, 24, dtype=torch.float64), cache=cache)
@@ -235,7 +235,7 @@ def test_a_later_token_matters_only_where_keys_ahead_are_seen(pattern: str, path
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_told_cost_is_that_of_the_built_layer(pattern: str) -> None:
+def test_reported_cost_is_that_of_the_built_layer(pattern: str) -> None:
     layer = small_attention(pattern, "relative bias", "sink")
     cost, seq = layer.cost(40), 40
     assert cost.params == cost.active_params == sum(p.numel() for p in layer.parameters())
@@ -253,7 +253,7 @@ def test_told_cost_is_that_of_the_built_layer(pattern: str) -> None:
 
 
 @pytest.mark.parametrize("n_kv_heads", [1, 3])
-def test_told_flops_are_the_counted_ones(n_kv_heads: int) -> None:
+def test_reported_flops_are_the_counted_ones(n_kv_heads: int) -> None:
     layer = small_attention("full, both sides", n_kv_heads=n_kv_heads)
     x, _ = text(40)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

@@ -110,7 +110,7 @@ def test_a_layer_of_deepseek_v2_has_latent_queries() -> None:
 
 
 @every_shape
-def test_told_cost_is_that_of_the_built_layer(shape: str) -> None:
+def test_reported_cost_is_that_of_the_built_layer(shape: str) -> None:
     layer, (x, _), seq = small_mla(shape), text(40), 40
     d_q, d_v = layer.d_nope + layer.d_rope, layer.d_v
     cost = layer.cost(seq)
@@ -118,8 +118,8 @@ def test_told_cost_is_that_of_the_built_layer(shape: str) -> None:
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         layer(x)
     # The kernel multiplies hidden pairs as well, and values padded to the keys' width.
-    untold = 2 * 3 * ((seq - (seq + 1) / 2) * (d_q + d_v) + seq * (max(d_q, d_v) - d_v))
-    assert counter.get_total_flops() == pytest.approx(2 * seq * (cost.flops + untold), rel=1e-12)
+    unreported = 2 * 3 * ((seq - (seq + 1) / 2) * (d_q + d_v) + seq * (max(d_q, d_v) - d_v))
+    assert counter.get_total_flops() == pytest.approx(2 * seq * (cost.flops + unreported), rel=1e-12)
 
 
 @torch.no_grad()

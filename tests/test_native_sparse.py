@@ -16,10 +16,10 @@ from arch.mixer import NativeSparse
 from arch.mixer.native_sparse import NativeSparseCache
 from arch.ops.document_blocks import complete_blocks
 from arch.position import ALiBi, Rotary
-from tests.reference.attention import one_thread, outputs_and_gradients, padded_text, text, turned_by  # noqa: F401
+from tests.reference.attention import one_thread, outputs_and_gradients, padded_text, rotated_by, text  # noqa: F401
 from tests.reference.native_sparse import complete, plain_native_sparse
 
-TURN = turned_by([1.0, 0.1, 0.01, 0.001])
+ROTATE = rotated_by([1.0, 0.1, 0.01, 0.001])
 LENGTHS = ((1,), (63,), (100,), (20, 1, 30, 12))
 
 
@@ -50,7 +50,7 @@ def test_outputs_and_gradients_are_those_of_the_plain_twin(n_heads: int, n_kv_he
     layer, (x, positions) = small_nsa(n_heads=n_heads, n_kv_heads=n_kv_heads), text(*lengths)
     given = None if len(lengths) == 1 else positions
     fast = outputs_and_gradients(partial(layer, positions=given), x, layer)
-    plain = outputs_and_gradients(partial(plain_native_sparse, layer, positions=positions, turn=TURN), x, layer)
+    plain = outputs_and_gradients(partial(plain_native_sparse, layer, positions=positions, rotate=ROTATE), x, layer)
     torch.testing.assert_close(fast, plain)
 
 
@@ -60,7 +60,7 @@ def test_outputs_and_gradients_are_those_of_the_plain_twin(n_heads: int, n_kv_he
 def test_every_size_equals_its_plain_twin(sizes: dict[str, int]) -> None:
     layer, (x, positions) = small_nsa(**sizes), text(22, 1, 10)
     fast = outputs_and_gradients(partial(layer, positions=positions), x, layer)
-    plain = outputs_and_gradients(partial(plain_native_sparse, layer, positions=positions, turn=TURN), x, layer)
+    plain = outputs_and_gradients(partial(plain_native_sparse, layer, positions=positions, rotate=ROTATE), x, layer)
     torch.testing.assert_close(fast, plain)
 
 
@@ -79,14 +79,14 @@ def test_a_bias_reaches_all_three_branches(lengths: tuple[int, ...]) -> None:
 def test_a_text_cut_out_of_a_longer_one_equals_its_plain_twin() -> None:
     layer, (x, _) = small_nsa(), text(40)
     positions = torch.stack((torch.arange(5, 45), torch.cat((torch.arange(7, 20), torch.arange(27)))))
-    plain = plain_native_sparse(layer, x, positions, turn=TURN)
+    plain = plain_native_sparse(layer, x, positions, rotate=ROTATE)
     torch.testing.assert_close(layer(x, positions=positions), plain)
 
 
 def test_the_selection_matters_and_differs_between_queries_and_groups() -> None:
     layer, (x, _) = small_nsa(), text(63)
     choices: list[set[int]] = []
-    y = plain_native_sparse(layer, x[:1], turn=TURN, choices=choices)
+    y = plain_native_sparse(layer, x[:1], rotate=ROTATE, choices=choices)
     groups = choices[:63], choices[63:]
     assert groups[0] != groups[1]
     assert len({frozenset(choice) for choice in groups[0]}) > 16
@@ -192,7 +192,7 @@ def test_a_later_token_changes_nothing_before_it() -> None:
 
 
 @pytest.mark.parametrize("seq", [1, 3, 4, 40, 63])
-def test_told_cost_is_that_of_the_built_layer(seq: int) -> None:
+def test_reported_cost_is_that_of_the_built_layer(seq: int) -> None:
     layer, (x, _) = small_nsa(), text(seq)
     cost, d, h, g = layer.cost(seq), 8, 4, 2
     assert cost.params == cost.active_params == sum(p.numel() for p in layer.parameters())
@@ -211,13 +211,13 @@ def test_told_cost_is_that_of_the_built_layer(seq: int) -> None:
         layer(x)
     if seq < 16:  # else the window is cut into blocks
         every = seq * (seq // 4) + 2 * seq * seq  # through masks, all pairs are multiplied
-        untold = 4 * h * d * (every - coarse - fine - near)
-        assert counter.get_total_flops() == pytest.approx(2 * (seq * cost.flops + untold), rel=1e-12)
+        unreported = 4 * h * d * (every - coarse - fine - near)
+        assert counter.get_total_flops() == pytest.approx(2 * (seq * cost.flops + unreported), rel=1e-12)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("seq", [1, 3, 40])
-def test_the_state_has_the_told_bytes(seq: int) -> None:
+def test_the_state_has_the_reported_bytes(seq: int) -> None:
     layer, (x, _) = small_nsa(), text(seq)
     cache = layer.init_cache(1, seq)
     layer(x[:1], cache=cache)

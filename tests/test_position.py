@@ -28,26 +28,28 @@ from tests.lab import config, options, tiny_model
 from tests.reference.attention import (
     PATTERNS,
     Bias,
-    Turn,
+    Rotate,
     one_thread,  # noqa: F401
     outputs_and_gradients,
     plain_attention,
+    rotated_by,
     small_attention,
     text,
-    turned_by,
 )
 
 SIZES = ((1,), (63,), (20, 1, 14))
 
 
 def matches_its_plain_twin(
-    position: str, lengths: tuple[int, ...], *, turn: Turn | None = None, bias: Bias | None = None
+    position: str, lengths: tuple[int, ...], *, rotate: Rotate | None = None, bias: Bias | None = None
 ) -> None:
     layer, (x, positions) = small_attention("full", position), text(*lengths)
     given = None if len(lengths) == 1 else positions
-    turn = turn or (lambda head, places: head)
+    rotate = rotate or (lambda head, places: head)
     plain = outputs_and_gradients(
-        lambda x: plain_attention(layer, x, positions, sees=PATTERNS["full"][1], turn=turn, bias=bias and bias_of(layer, bias)),
+        lambda x: plain_attention(
+            layer, x, positions, sees=PATTERNS["full"][1], rotate=rotate, bias=bias and bias_of(layer, bias)
+        ),
         x,
         layer,
     )
@@ -63,14 +65,14 @@ def bias_of(layer: torch.nn.Module, bias: Bias) -> Bias:
 
 @pytest.mark.parametrize("lengths", SIZES, ids=str)
 def test_rotary_equals_complex_numbers(lengths: tuple[int, ...]) -> None:
-    matches_its_plain_twin("rotary", lengths, turn=turned_by([1.0, 0.1, 0.01, 0.001]))
+    matches_its_plain_twin("rotary", lengths, rotate=rotated_by([1.0, 0.1, 0.01, 0.001]))
 
 
 @pytest.mark.parametrize("lengths", SIZES, ids=str)
 def test_scaled_partial_rotary_equals_complex_numbers(lengths: tuple[int, ...]) -> None:
     frequencies = YaRNScaling(factor=4.0, trained_seq=32)([1.0, 10000 ** (-1 / 3), 10000 ** (-2 / 3)])
-    turn = turned_by(frequencies, times=0.1 * math.log(4.0) + 1.0)
-    matches_its_plain_twin("yarn", lengths, turn=turn)
+    rotate = rotated_by(frequencies, times=0.1 * math.log(4.0) + 1.0)
+    matches_its_plain_twin("yarn", lengths, rotate=rotate)
 
 
 @pytest.mark.parametrize("lengths", SIZES, ids=str)
@@ -167,9 +169,9 @@ def test_channels_that_do_not_turn_have_a_temperature_of_their_own() -> None:
     q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
     scaling = YaRNScaling(factor=16.0, trained_seq=64, mscale=0.5, mscale_all_dim=2.0)
     q0, k0 = rotated(Rotary(d_head=8, d_rotary=6, scaling=scaling), q, k, 0)
-    turned, still = 0.1 * 0.5 * math.log(16) + 1, 0.1 * 2.0 * math.log(16) + 1
-    torch.testing.assert_close(q0, q * torch.tensor([turned] * 6 + [still] * 2))
-    torch.testing.assert_close(k0, k * torch.tensor([turned] * 6 + [still] * 2))
+    by_rotation, rest = 0.1 * 0.5 * math.log(16) + 1, 0.1 * 2.0 * math.log(16) + 1
+    torch.testing.assert_close(q0, q * torch.tensor([by_rotation] * 6 + [rest] * 2))
+    torch.testing.assert_close(k0, k * torch.tensor([by_rotation] * 6 + [rest] * 2))
     assert YaRNScaling(factor=16.0, trained_seq=64, mscale=0.5, temperature=3.0).temperature == 3.0
 
 

@@ -148,7 +148,7 @@ def test_padding_is_invisible(kind: type[SequenceMixer]) -> None:
 
 
 @every_mixer
-def test_the_state_has_the_told_bytes_at_every_length(kind: type[SequenceMixer]) -> None:
+def test_the_state_has_the_reported_bytes_at_every_length(kind: type[SequenceMixer]) -> None:
     layer = mixer(kind)
     for length in (1, 50):
         cache = layer.init_cache(1, length)
@@ -158,7 +158,7 @@ def test_the_state_has_the_told_bytes_at_every_length(kind: type[SequenceMixer])
 
 
 @every_mixer
-def test_told_flops_are_the_counted_ones(kind: type[SequenceMixer]) -> None:
+def test_reported_flops_are_the_counted_ones(kind: type[SequenceMixer]) -> None:
     layer = mixer(kind)
     for seq in (1, 50):
         with FlopCounterMode(display=False) as counter:

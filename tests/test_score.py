@@ -181,7 +181,7 @@ def test_unit_variance_makes_the_product_as_wide_as_the_head_and_the_scale_undoe
     assert entropies["unscaled", 1024] < 0.3
 
 
-def test_scores_tell_their_parameters_through_the_layer() -> None:
+def test_scores_report_their_parameters_through_the_layer() -> None:
     def own(score: Score) -> int:
         layer = Attention(d_model=24, n_heads=3, n_kv_heads=1, pattern=Full(), score=score)
         return layer.cost(8).params - (2 * 24 * 24 + 2 * 24 * 8)

@@ -106,7 +106,7 @@ def test_rows_padded_on_their_left_decode_as_they_do_alone(group: str, option: s
 
 
 @every_choice
-def test_told_parameters_are_the_built_ones(group: str, option: str) -> None:
+def test_reported_parameters_are_the_built_ones(group: str, option: str) -> None:
     model = model_of(group, option)
     cost = model.cost(64)
     assert cost.params == sum(p.numel() for p in model.parameters())

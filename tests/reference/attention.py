@@ -27,7 +27,7 @@ def one_thread() -> Iterator[None]:
 
 
 Sees = Callable[[int, int], bool]  # may the query at place i see the key at place j?
-Turn = Callable[[Tensor, list[int]], Tensor]  # one head (s, d) and its places -> (s, d)
+Rotate = Callable[[Tensor, list[int]], Tensor]  # one head (s, d) and its places -> (s, d)
 Bias = Callable[[int, int, int], Tensor | float]  # head, places of query and key
 Weigh = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # q (q, d), k (k, d), scores to add (q, k), head -> weights (q, k)
 
@@ -59,7 +59,7 @@ def plain_attention(
     positions: Tensor | None = None,
     *,
     sees: Sees,
-    turn: Turn = lambda head, places: head,
+    rotate: Rotate = lambda head, places: head,
     bias: Bias | None = None,
     weigh: Weigh | None = None,
     normalise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda q, k: (q, k),
@@ -83,21 +83,21 @@ def plain_attention(
                     [torch.stack([torch.as_tensor(bias(h, i, j), dtype=x.dtype) for j in places]) for i in places]
                 )
             added = torch.where(allowed, added, -math.inf)
-            heads.append(weigh(turn(q[:, of_q], places), turn(k[:, of_kv], places), added, h) @ v[:, of_kv])
+            heads.append(weigh(rotate(q[:, of_q], places), rotate(k[:, of_kv], places), added, h) @ v[:, of_kv])
         rows.append(F.linear(torch.cat(heads, dim=-1), layer.o_proj.weight, layer.o_proj.bias))
     return torch.stack(rows)
 
 
-def turned_by(frequencies: list[float], times: float = 1.0) -> Turn:
+def rotated_by(frequencies: list[float], times: float = 1.0) -> Rotate:
     """Rotary embedding with complex numbers: channel j is the real and channel j + d/2 the imaginary part."""
 
-    def turn(head: Tensor, places: list[int]) -> Tensor:
+    def rotate(head: Tensor, places: list[int]) -> Tensor:
         n = len(frequencies)
         angles = torch.tensor(places)[:, None] * torch.tensor(frequencies, dtype=torch.float32)
         z = torch.complex(head[:, :n], head[:, n : 2 * n]) * torch.complex(angles.cos() * times, angles.sin() * times)
         return torch.cat((z.real, z.imag, head[:, 2 * n :]), dim=-1)
 
-    return turn
+    return rotate
 
 
 def random_blocks(q_block: int, *, n_random: int, seed: int, window_blocks: int) -> list[int]:

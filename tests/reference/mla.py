@@ -10,7 +10,7 @@ from torch import Tensor
 
 from arch.mixer import MLA
 
-from .attention import turned_by, visible
+from .attention import rotated_by, visible
 
 
 def rms_normed(x: Tensor, weight: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ def rms_normed(x: Tensor, weight: Tensor) -> Tensor:
 
 def plain_mla(layer: MLA, x: Tensor, positions: Tensor | None = None) -> Tensor:
     """What layer(x, positions=positions) has to be, with rotary frequencies of base 10000."""
-    turn = turned_by([10000.0 ** (-2 * j / layer.d_rope) for j in range(layer.d_rope // 2)])
+    rotate = rotated_by([10000.0 ** (-2 * j / layer.d_rope) for j in range(layer.d_rope // 2)])
     rows = []
     for b in range(x.shape[0]):
         places = list(range(x.shape[1])) if positions is None else positions[b].tolist()
@@ -32,15 +32,15 @@ def plain_mla(layer: MLA, x: Tensor, positions: Tensor | None = None) -> Tensor:
             queries = F.linear(q_latent, layer.q_up_proj.weight)
         down = F.linear(from_x, layer.kv_down_proj.weight)
         latent = rms_normed(down[:, : layer.d_latent], layer.kv_norm.weight)
-        k_turned = turn(down[:, layer.d_latent :], places)
+        k_rotated = rotate(down[:, layer.d_latent :], places)
         d_q, d_kv = layer.d_nope + layer.d_rope, layer.d_nope + layer.d_v
         heads = []
         for h in range(layer.n_heads):
             q = queries[:, h * d_q : h * d_q + layer.d_nope]
-            q_turned = turn(queries[:, h * d_q + layer.d_nope : (h + 1) * d_q], places)
+            q_rotated = rotate(queries[:, h * d_q + layer.d_nope : (h + 1) * d_q], places)
             up = layer.kv_up_proj.weight[h * d_kv : (h + 1) * d_kv]
             k, v = F.linear(latent, up[: layer.d_nope]), F.linear(latent, up[layer.d_nope :])
-            scores = (q @ k.T + q_turned @ k_turned.T) / math.sqrt(d_q)
+            scores = (q @ k.T + q_rotated @ k_rotated.T) / math.sqrt(d_q)
             heads.append((scores + hidden).softmax(-1) @ v)
         rows.append(F.linear(torch.cat(heads, dim=-1), layer.o_proj.weight))
     return torch.stack(rows)

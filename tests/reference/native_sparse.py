@@ -11,7 +11,7 @@ from torch import Tensor
 from arch.mixer import NativeSparse
 from arch.mixer.native_sparse import Compress
 
-from .attention import Bias, Turn
+from .attention import Bias, Rotate
 
 
 def documents_of(places: list[int]) -> list[int]:
@@ -57,7 +57,7 @@ def plain_native_sparse(
     x: Tensor,
     positions: Tensor | None = None,
     *,
-    turn: Turn = lambda head, places: head,
+    rotate: Rotate = lambda head, places: head,
     bias: Bias = lambda head, i, j: 0.0,
     choices: list[set[int]] | None = None,
 ) -> Tensor:
@@ -72,22 +72,22 @@ def plain_native_sparse(
         outputs: list[list[Tensor]] = [[torch.empty(0)] * layer.n_heads for _ in places]
         for g in range(n_groups):
             parts = [slice((c * n_groups + g) * d, (c * n_groups + g + 1) * d) for c in range(3)]
-            k_raw, k_selected, k_window = k[:, parts[0]], turn(k[:, parts[1]], places), turn(k[:, parts[2]], places)
+            k_raw, k_selected, k_window = k[:, parts[0]], rotate(k[:, parts[1]], places), rotate(k[:, parts[2]], places)
             v_raw, v_selected, v_window = (v[:, part] for part in parts)
             coarse: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
             for i, place in enumerate(places):
                 blocks = complete(places, size, i)
                 for m, tokens in blocks.items():
                     if (document[i], m) not in coarse:
-                        key = turn(summary(layer.k_compress, k_raw[tokens])[None], [m * size + size - 1])[0]
+                        key = rotate(summary(layer.k_compress, k_raw[tokens])[None], [m * size + size - 1])[0]
                         coarse[document[i], m] = key, summary(layer.v_compress, v_raw[tokens])
                 from_blocks, importance = [], dict.fromkeys(blocks, 0.0)
-                turned = [turn(q[:, h * d : (h + 1) * d], places)[i] for h in range(g * per_group, (g + 1) * per_group)]
+                rotated = [rotate(q[:, h * d : (h + 1) * d], places)[i] for h in range(g * per_group, (g + 1) * per_group)]
                 keys, values = (
                     torch.stack([coarse[document[i], m][part] for m in blocks]) if blocks else x.new_zeros(0, d)
                     for part in (0, 1)
                 )
-                for h, of_head in enumerate(turned, start=g * per_group):
+                for h, of_head in enumerate(rotated, start=g * per_group):
                     y, weights = attended(of_head, keys, values, [bias(h, place, m * size + size - 1) for m in blocks])
                     from_blocks.append(y)
                     for m, weight in zip(blocks, weights.tolist(), strict=True):
@@ -99,7 +99,7 @@ def plain_native_sparse(
                 past = [j for j in range(i + 1) if document[j] == document[i]]
                 fine = [j for j in past if places[j] // size == own] + [j for m in picked for j in blocks[m]]
                 near = [j for j in past if place - places[j] < layer.pattern.window]
-                for h, of_head in enumerate(turned, start=g * per_group):
+                for h, of_head in enumerate(rotated, start=g * per_group):
                     from_fine, _ = attended(
                         of_head, k_selected[fine], v_selected[fine], [bias(h, place, places[j]) for j in fine]
                     )
