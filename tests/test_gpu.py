@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from runs.job.job import compile_layers
+from runs.job.execute import compile_layers
 
 from runs.build.objects import build
 from runs.data.contract import Batch

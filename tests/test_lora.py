@@ -98,6 +98,7 @@ def test_a_merged_model_is_plain_and_says_the_same(overrides: tuple[str, ...], d
     torch.testing.assert_close(model(tokens(2, 40)), before)
     assert not torch.allclose(base(tokens(2, 40)), before)
     base.load_state_dict(model.state_dict())
+    base.requires_grad_(False)  # torch picks another kernel in fp64 where weights learn, which rounds otherwise
     assert torch.equal(base(tokens(2, 40)), model(tokens(2, 40)))
 
 

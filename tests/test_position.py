@@ -273,7 +273,7 @@ def test_frequencies_survive_casting_copying_and_the_meta_device() -> None:
 
 def test_latent_attention_stretches_its_channels_as_a_rotary_position_does() -> None:
     def scaling(*words: str) -> Any:
-        return config("mixer=mla", *words)["block"]["mixer"]["position"]["scaling"]
+        return config("mixer=mla", *words).model["layers"][0]["mixer"]["position"]["scaling"]
 
     assert scaling() is None and scaling("position=rotary") is None
     assert scaling("position=rotary_linear") == {"_target_": "arch.LinearScaling", "factor": 4.0}

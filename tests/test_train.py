@@ -204,7 +204,7 @@ def test_a_studys_arms_and_seeds_unfold_and_one_that_does_not_compose_is_refused
 
 
 BAD = {
-    "unknown key": (["train.stepz=5"], "train.stepz: unknown key; did you mean train.steps?"),
+    "unknown key": (["train.stepz=5"], "train.stepz: unknown key; did you mean steps?"),
     "unknown group": (["mixr=gqa"], "mixr: unknown key; did you mean mixer?"),
     "unknown option": (["mixer=gqaa"], "mixer=gqaa: no such option; did you mean gqa?"),
     "unknown constructor key": (["+norm.epz=1"], "norm.epz: unknown key; did you mean eps?"),
@@ -217,7 +217,7 @@ BAD = {
     "idle window": (["mixer=sparse", "pattern.window=32"], "pattern: SlidingWindow hides none of the 528 pairs of 32 tokens"),
     "steps 0": (["train.steps=0"], "steps=0: at least 1"),
     "unused router": (["router=switch"], "router=switch: no part of this run uses a router"),
-    "foreign target": (["norm._target_=os.system"], "norm._target_=os.system: only arch"),
+    "foreign target": (["norm._target_=os.system"], "_target_=os.system: only arch"),
     "accumulate": (["train.accumulate=3"], "accumulate=3 does not divide batch_size=2"),
     "negative seed": (["seed=-1"], "seed=-1"),
     "no gpu": (["train.device=cuda:99"], "train.device=cuda:99"),
