@@ -7,10 +7,10 @@ import math
 
 import pytest
 import torch
-from runs.job.execute import compile_layers
 
 from runs.build.objects import build
 from runs.data.contract import Batch
+from runs.job.execute import compile_layers
 from runs.objective import CausalLM
 from runs.training.fit import Settings, Window, train_step
 from tests.lab import config, tiny_model, tokens

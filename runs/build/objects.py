@@ -13,14 +13,12 @@ import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from .errors import ConfigError
 from .groups import PACKAGES
-
 
 
 def build(node: Any, path: str, **given: Any) -> Any:
@@ -96,9 +94,9 @@ def essence(node: Any, path: str) -> Any:
     target = locate(node["_target_"], path)
     defaults = {key: p.default for key, p in inspect.signature(target).parameters.items()}
     found = {"_target_": node["_target_"]}
-    for key, value in node.items():
-        if key in getattr(target, "path_arguments", ()):
-            value = [absolute(v) for v in value] if isinstance(value, list) else absolute(value)
+    paths = getattr(target, "path_arguments", ())
+    spelled = {key: absolute(value) if key in paths else value for key, value in node.items()}
+    for key, value in spelled.items():
         if key != "_target_" and (key not in defaults or not same(value, defaults[key])):
             found[key] = essence(value, f"{path}.{key}")
     return found
@@ -110,6 +108,8 @@ def same(value: Any, default: Any) -> bool:
 
 
 def absolute(path: Any) -> Any:
+    if isinstance(path, list):
+        return [absolute(part) for part in path]
     return os.path.abspath(os.path.expanduser(path)) if isinstance(path, str) else path
 
 

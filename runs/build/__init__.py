@@ -1,0 +1,1 @@
+"""From a config node to an object: the ground floor."""
