@@ -48,7 +48,7 @@ VARIANTS = (
     "position=rotary",
     "position=relative_bias",
 )
-WIDE = ("size.d_model=64", "size.d_ff=128", "size.n_heads=4", "size.n_kv_heads=2")
+WIDE = ("size=wide",)
 
 
 def losses(variant: str, device: str, bf16: bool, compiled: bool, watched: bool = False) -> list[float]:
