@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +85,21 @@ def unmerge(model: nn.Module, adapters: Mapping[str, LoRA]) -> None:
     """Put the adapters back: all is as before ``merge`` to the bit, since nothing has to be subtracted."""
     for name, adapter in adapters.items():
         model.set_submodule(name, adapter.train(model.training))
+
+
+@contextlib.contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """For a while the frozen projections stand in the place of the adapters, which change nothing: blocks report what they
+    cost by their own formulas."""
+    adapters = _adapters(model)
+    for name, adapter in adapters.items():
+        linear = nn.Linear(adapter.in_features, adapter.out_features, bias=False, device="meta")
+        linear.weight, linear.bias = adapter.weight, adapter.bias
+        model.set_submodule(name, linear)
+    try:
+        yield
+    finally:
+        unmerge(model, adapters)
 
 
 def adapter_cost(model: nn.Module) -> Cost:

@@ -10,17 +10,15 @@ if not __package__:
     raise SystemExit("start it as a module, from the top of the repository: python -m runs.check")
 
 import sys
-from typing import Any
 
-from torch import nn
-
-from arch.lora import adapter_cost, merge
+from arch.contracts import Cost
+from arch.lora import adapter_cost, without_adapters
 
 from .command import collect, guarded
 from .job.check import check
 from .job.run import Run
 from .objective import Task
-from .training.measure import train_flops
+from .objective.contract import lookups
 
 
 def main() -> int:
@@ -52,34 +50,25 @@ def name(run: Run) -> str:
 def costs(run: Run, task: Task) -> dict[str, str]:
     """What a person asks of a model before training it, in words. The context: the longest text it is made for."""
     context, settings = run.size["max_seq"], run.settings
-    model = task.model
-    adapters, total = adapter_cost(model), sum(p.numel() for p in model.parameters())
-    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    merge(model)  # a block reports what it costs without them
-    cost: Any = model.cost(context)  # type: ignore[operator]
-    short: Any = model.cost(settings.seq_len)  # type: ignore[operator]
+    with without_adapters(task.model):
+        model: Cost = task.model.cost(context)  # type: ignore[operator]
+    adapters, total = adapter_cost(task.model), sum(p.numel() for p in task.parameters())
+    learning = sum(p.numel() for p in task.parameters() if p.requires_grad)
     heads = {name: sum(p.numel() for p in head.parameters()) for name, head in task.heads.items()}
     besides = [f"{n:,} of the objective's head {name}" for name, n in heads.items()]
     besides += [f"{adapters.params:,} of the adapters, which alone learn with the heads"] if adapters.params else []
     tokens = settings.steps * settings.tokens
-    inputs = lookup_only(model)
     return {
-        "parameters": f"{cost.params:,} in all, {cost.active_params:,} active "
-        f"({cost.active_params - inputs:,} without the table that is only looked up)",
+        "parameters": f"{model.params:,} in all, {model.active_params:,} active "
+        f"({model.active_params - lookups(task.model):,} without tables that are only looked up)",
         **({"parameters besides": "; ".join(besides)} if besides else {}),
-        "FLOPs per token": f"{cost.flops:,.0f} forward, in a text of {context:,} tokens; "
-        f"{train_flops(short.flops) * tokens:.3g} to train on {tokens:,} tokens in rows of {settings.seq_len:,}",
-        "state": f"{cost.state_bytes:,} bytes a sequence of {context:,} tokens in fp32, {cost.state_bytes // 2:,} in bf16",
-        "memory to load": f"{4 * cost.params:,} bytes in fp32, {2 * cost.params:,} in bf16",
+        "FLOPs per token": f"{task.cost(context).flops:,.0f} forward, in a text of {context:,} tokens; "
+        f"{task.train_flops(settings.seq_len) * tokens:.3g} to train on {tokens:,} tokens in rows of {settings.seq_len:,}",
+        "state": f"{model.state_bytes:,} bytes a sequence of {context:,} tokens in fp32, {model.state_bytes // 2:,} in bf16",
+        "memory to load": f"{4 * model.params:,} bytes in fp32, {2 * model.params:,} in bf16",
         "memory to train": f"{16 * learning + 4 * (total - learning):,} bytes for fp32 weights, gradients and AdamW; "
         "activations come on top",
     }
-
-
-def lookup_only(model: nn.Module) -> int:
-    """Parameters of the input table where the logits have one of their own: no matrix product reads it."""
-    head, table = getattr(getattr(model, "decoder", model), "lm_head", None), getattr(model, "embedding", None)
-    return 0 if head is None or table is None else table.weight.numel()
 
 
 if __name__ == "__main__":

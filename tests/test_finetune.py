@@ -100,7 +100,8 @@ def test_adapters_learn_beside_a_frozen_model_and_are_all_that_is_kept(trained: 
     assert len(moved) == 4  # two projections in each of two layers
     cost, plain = (record.read_json(folder / "summary.json")["cost"] for folder in (tuned, base))
     added = sum(t.numel() for name, t in state(tuned).items() if "lora" in name)
-    assert cost["total_params"] == plain["total_params"] + added
+    head = sum(t.numel() for n, t in state(tuned).items() if n.startswith("heads."))
+    assert cost["total_params"] == plain["total_params"] + added + head
 
 
 def test_a_run_with_adapters_writes_and_can_be_started_from(

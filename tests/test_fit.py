@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from runs.data.contract import Batch
 from runs.objective import CausalLM
-from runs.training.fit import Outcome, Settings, fit
+from runs.training.fit import Outcome, Progress, Settings, fit
 from runs.training.schedule import constant
 from tests.lab import VOCAB, options, tiny_model, tokens
 
@@ -51,8 +51,8 @@ class Rows(list[dict[str, Any]]):
     def log(self, row: dict[str, Any]) -> None:
         self.append(row)
 
-    def save(self, step: int, seconds: float) -> None:
-        self.append({"split": "save", "step": step})
+    def save(self, progress: Progress) -> None:
+        self.append({"split": "save", "step": progress.step})
 
 
 def trained(*overrides: str, lr: float = 1e-3, **changes: Any) -> tuple[torch.nn.Module, Rows, Outcome]:
@@ -67,7 +67,6 @@ def trained(*overrides: str, lr: float = 1e-3, **changes: Any) -> tuple[torch.nn
         device=torch.device("cpu"),
         bf16=False,
         seed=0,
-        flops=1.0,
     )
     return model, rows, outcome
 
@@ -93,13 +92,13 @@ def test_bits_per_byte_divide_by_the_bytes_of_the_targets() -> None:
 
 
 def test_rows_come_when_they_are_due_and_count_everything() -> None:
-    _, rows, outcome = trained("ffn=moe", log_every=3, eval_every=4, checkpoint_every=2)
+    model, rows, outcome = trained("ffn=moe", log_every=3, eval_every=4, checkpoint_every=2)
     assert [row["step"] for row in rows if row["split"] == "train"] == [2, 3, 4]
     assert [row["step"] for row in rows if row["split"] == "save"] == [2, 4]
     routing = [row for row in rows if row["split"] == "routing"]
     assert {row["layer"] for row in routing} == {"layers.0.ffn", "layers.1.ffn"}
     assert all(sum(row["load"]) == pytest.approx(1, abs=1e-5) for row in routing)
-    assert rows[0]["tokens"] == 2 * 4 * 16 and rows[0]["flops"] == 2 * 4 * 16 * 3
+    assert rows[0]["tokens"] == 2 * 4 * 16 and rows[0]["flops"] == 2 * 4 * 16 * 3 * model.cost(16).flops
     assert outcome.status == "done"
 
 

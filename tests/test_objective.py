@@ -22,7 +22,7 @@ from runs.objective.classification import Framed
 from runs.objective.masked_text import MaskedText
 from runs.objective.pool import pooled
 from runs.training.evaluation import evaluate, losses, pieces, weighted
-from runs.training.fit import Settings, fit
+from runs.training.fit import Progress, Settings, fit
 from runs.training.optim import adamw
 from runs.training.schedule import constant
 from tests.lab import TINY, config, model_of
@@ -91,7 +91,7 @@ def learnt(task: Task, data: Data, *, steps: int, lr: float = 1e-2, accumulate: 
 
     class Nobody:
         def log(self, row: dict[str, Any]) -> None: ...
-        def save(self, step: int, seconds: float) -> None: ...
+        def save(self, progress: Progress) -> None: ...
 
     numbers: dict[str, Any] = {"clip": 1.0, "checkpoint_every": None, "load_balance": 0.0, "router_z": 0.0}
     sizes = {"steps": steps, "batch_size": 32, "seq_len": 16, "accumulate": accumulate}
@@ -105,7 +105,6 @@ def learnt(task: Task, data: Data, *, steps: int, lr: float = 1e-2, accumulate: 
         device=torch.device("cpu"),
         bf16=False,
         seed=0,
-        flops=1.0,
     )
     assert outcome.status == "done", outcome.error
     return outcome.metrics

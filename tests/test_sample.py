@@ -207,13 +207,14 @@ def test_a_model_that_looks_ahead_does_not_write(trained: Trained, capsys: pytes
 
 def test_weights_that_are_not_finite_do_not_write(run: Path, tmp_path: Path) -> None:
     from runs.job.checkpoint import save
+    from runs.training.fit import Progress
 
     broken = tmp_path / "broken"
     shutil.copytree(run, broken)
     task = restore(broken).task
     torch.nn.init.constant_(task.model.embedding.weight, torch.nan)
     optimiser = torch.optim.SGD(task.parameters(), lr=0.0)
-    save(broken / "checkpoint" / "state.safetensors", task=task, optimiser=optimiser, step=2, seconds=0.0)
+    save(broken / "checkpoint" / "state.safetensors", task=task, optimiser=optimiser, progress=Progress(2))
     with pytest.raises(ConfigError, match="not finite"):
         load_run(broken)
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..training.fit import Progress
 from ..training.optim import parts
 from .record import RecordError
 
@@ -29,11 +30,10 @@ def contents(task: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in task.state_dict().items() if name not in left_out}
 
 
-def save(path: Path, *, task: nn.Module, optimiser: Any, step: int, seconds: float) -> None:
-    """step, seconds: how many steps were taken, and how long they took."""
+def save(path: Path, *, task: nn.Module, optimiser: Any, progress: Progress) -> None:
     tensors = contents(task) | _optimiser_state(optimiser)
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    facts = {"step": step, "seconds": seconds, "checksum": _checksum(tensors)}
+    facts = {**vars(progress), "checksum": _checksum(tensors)}
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.new")  # the folder is claimed: nobody else writes here
     try:
@@ -47,8 +47,8 @@ def save(path: Path, *, task: nn.Module, optimiser: Any, step: int, seconds: flo
         scratch.unlink(missing_ok=True)
 
 
-def load(path: Path, *, task: nn.Module, optimiser: Any = None) -> tuple[int, float]:
-    """Put a checkpoint back, in place; (step, seconds). Raises RecordError where the file is damaged or of another model."""
+def load(path: Path, *, task: nn.Module, optimiser: Any = None) -> Progress:
+    """Put a checkpoint back, in place; how far the run had come. Raises RecordError: damaged, or of another model."""
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["archlab"])
@@ -63,7 +63,7 @@ def load(path: Path, *, task: nn.Module, optimiser: Any = None) -> tuple[int, fl
     task.load_state_dict(weights, strict=False)
     if optimiser is not None:
         _restore_optimiser(optimiser, tensors)
-    return facts["step"], facts["seconds"]
+    return Progress(facts["step"], facts["seconds"], facts["tokens"])
 
 
 def misfit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:

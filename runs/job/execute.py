@@ -16,13 +16,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from arch.contracts import Block, Cost
-from arch.lora import adapter_cost
+from arch.contracts import Block
 
 from ..build.objects import build
+from ..objective import Task
 from ..training import measure
 from ..training.device import pick_device
-from ..training.fit import Settings, fit
+from ..training.fit import Progress, fit
 from . import checkpoint, record
 from .record import RecordError
 from .run import Run
@@ -65,9 +65,7 @@ def train(run: Run, watch: Watch, peak_known: Peak | None) -> dict[str, Any]:
     path, settings, device = run.folder, run.settings, pick_device(run.machine.device)
     data = load_data(run)
     task = build_task(run, data)
-    cost = task.model.cost(settings.seq_len)  # type: ignore[operator]
     start_from = begin(task, run)
-    cost += adapter_cost(task.model)
     task.to(device)
     optimiser = build(run.optim, "optim", model=task)
     peak, source = peak_known or measure.peak_flops(device, run.machine.precision)
@@ -83,8 +81,8 @@ def train(run: Run, watch: Watch, peak_known: Peak | None) -> dict[str, Any]:
 
     metrics = record.Metrics(path / record.METRICS)
     file = path / CHECKPOINT
-    start, seconds = checkpoint.load(file, task=task, optimiser=optimiser) if file.exists() else (0, 0.0)
-    metrics.keep_until(start)
+    start = checkpoint.load(file, task=task, optimiser=optimiser) if file.exists() else Progress()
+    metrics.keep_until(start.step)
     memory = measure.PeakMemory(device)
     if run.machine.compile:
         compile_layers(task)
@@ -94,8 +92,8 @@ def train(run: Run, watch: Watch, peak_known: Peak | None) -> dict[str, Any]:
             metrics.append(row)
             watch(row)
 
-        def save(self, step: int, seconds: float) -> None:
-            checkpoint.save(file, task=task, optimiser=optimiser, step=step, seconds=seconds)
+        def save(self, progress: Progress) -> None:
+            checkpoint.save(file, task=task, optimiser=optimiser, progress=progress)
 
     outcome = fit(
         task=task,
@@ -107,36 +105,33 @@ def train(run: Run, watch: Watch, peak_known: Peak | None) -> dict[str, Any]:
         device=device,
         bf16=run.machine.precision == "bf16",
         seed=run.seed,
-        flops=cost.flops,
         start=start,
-        seconds=seconds,
     )
     return {
         "status": outcome.status,
         "error": outcome.error,
         "causal": task.model.causal,
         "steps": settings.steps,
-        "seconds": outcome.seconds,
+        "seconds": outcome.progress.seconds,
+        "tokens": outcome.progress.tokens,
         "metrics": {f"val_{key}": record.finite(value) for key, value in outcome.metrics.items()},
-        "cost": costs(cost, settings, usual(metrics, "tokens_per_s"), usual(metrics, "step_ms"), peak, memory.bytes()),
+        "cost": costs(task, settings.seq_len, outcome.progress, metrics, peak) | {"peak_memory_bytes": memory.bytes()},
     }
 
 
-def costs(
-    cost: Cost, settings: Settings, rate: float | None, step_ms: float | None, peak: float, memory: int
-) -> dict[str, Any]:
-    """The cost columns of a report, of the model without the objective's heads. FLOPs per token: forward. Training: forward
-    and backward, of all tokens and as if all weights learnt."""
+def costs(task: Task, seq: int, progress: Progress, metrics: record.Metrics, peak: float) -> dict[str, Any]:
+    """The cost columns of a report, of the model with its objective's heads. FLOPs per token: forward. Training: forward and
+    backward, of the real tokens that there were."""
+    cost, train_flops, rate = task.cost(seq), task.train_flops(seq), usual(metrics, "tokens_per_s")
     return {
         "total_params": cost.params,
         "active_params": cost.active_params,
         "flops_per_token": cost.flops,
-        "train_flops": measure.train_flops(cost.flops) * settings.tokens * settings.steps,
+        "train_flops": train_flops * progress.tokens,
         "state_bytes": cost.state_bytes,
         "tokens_per_s": rate,
-        "step_ms": step_ms,
-        "mfu": None if rate is None else measure.train_flops(cost.flops) * rate / peak,
-        "peak_memory_bytes": memory,
+        "step_ms": usual(metrics, "step_ms"),
+        "mfu": None if rate is None else train_flops * rate / peak,
     }
 
 

@@ -78,6 +78,11 @@ class Classifier(Task):
         answers = {"": self.heads["classifier"](pooled(model, x, batch.positions, self.pool))}
         return answers | ({"lm": model.logits(x)} if "lm" in self.questions else {})
 
+    def head_flops(self, seq: int) -> float:
+        """A decoder that is not asked for the next tokens computes no logits."""
+        idle = 2 * self.model.embedding.weight.numel() if isinstance(self.model, Decoder) and "lm" not in self.questions else 0
+        return super().head_flops(seq) - idle
+
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         assert batch.labels is not None
         return {"": batch.labels} | ({"lm": batch.targets} if "lm" in self.questions else {})

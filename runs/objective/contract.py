@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol, cast
 from torch import Tensor, nn
 
 from arch import Decoder, Encoder, EncoderDecoder
+from arch.contracts import Cost, real
+from arch.lora import adapter_cost, without_adapters
 from arch.model.stack import Stack
 
 from ..data.contract import Batch, Data
@@ -49,6 +51,46 @@ class Task(nn.Module):
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         """Each question's right answers in the same shape, IGNORED where nothing is asked; from the batch alone."""
         raise NotImplementedError
+
+    def tokens(self, batch: Batch) -> float:
+        """How many tokens the model works on, padding left out; of a source and a target, the mean of both."""
+        return n_real(batch.tokens, batch.positions)
+
+    def cost(self, seq: int) -> Cost:
+        """Per token of rows with seq tokens: of the model, its adapters, and the heads, which work on a row as a whole."""
+        heads = sum(p.numel() for p in self.heads.parameters())
+        return self._model_cost(seq) + adapter_cost(self.model) + Cost(heads, heads, self.head_flops(seq))
+
+    def head_flops(self, seq: int) -> float:
+        """Forward FLOPs of the heads per token of a row: each matrix is used once a row."""
+        return 2 * sum(p.numel() for p in self.heads.parameters() if p.dim() > 1) / seq
+
+    def train_flops(self, seq: int) -> float:
+        """Per token, forward and backward: two products for one, and one only where the weights do not learn."""
+        forward = self.cost(seq).flops
+        if all(p.requires_grad for p in self.model.parameters()):
+            return 3 * forward
+        with without_adapters(self.model):
+            vectors = sum(p.numel() for p in self.model.parameters() if p.dim() < 2)
+        return 3 * forward - 2 * (self._model_cost(seq).active_params - vectors - lookups(self.model))
+
+    def _model_cost(self, seq: int) -> Cost:
+        with without_adapters(self.model):
+            cost: Cost = self.model.cost(seq)  # type: ignore[operator]
+        return cost
+
+
+def n_real(tokens: Tensor, positions: Tensor | None) -> int:
+    return tokens.numel() if positions is None else int(real(positions).sum())
+
+
+def lookups(model: nn.Module) -> int:
+    """Parameters of tables that are only looked up: no matrix product reads them."""
+    tables = {id(m.weight): m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
+    writer = getattr(model, "decoder", model)
+    if isinstance(writer, Decoder) and writer.lm_head is None:
+        tables.pop(id(writer.embedding.weight))  # tied: it gives the logits as well
+    return sum(table.numel() for table in tables.values())
 
 
 class Objective(Protocol):

@@ -99,3 +99,10 @@ class Cloze(Task):
             assert batch.labels is not None
             targets["nsp"] = batch.labels
         return targets
+
+    def head_flops(self, seq: int) -> float:
+        """The head for hidden tokens works on those alone, and its logits come from the encoder's table."""
+        hidden = self.count(seq) / seq
+        table = cast(Encoder, self.model).embedding.weight.numel()
+        mlm = sum(p.numel() for p in self.heads["mlm"].parameters() if p.dim() > 1)
+        return super().head_flops(seq) + 2 * (hidden * (mlm + table) - mlm / seq)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from arch import EncoderDecoder
 
 from ..data.contract import Batch, Data
-from .contract import Question, Task, first_batch, refuse_leaks, refuse_other_models
+from .contract import Question, Task, first_batch, n_real, refuse_leaks, refuse_other_models
 
 
 class Seq2Seq:
@@ -41,6 +41,10 @@ class Translation(Task):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         positions = {"source_positions": batch.source_positions, "positions": batch.positions}
         return {"": self.model(batch.source, batch.tokens, **positions)}
+
+    def tokens(self, batch: Batch) -> float:
+        assert batch.source is not None
+        return (n_real(batch.source, batch.source_positions) + n_real(batch.tokens, batch.positions)) / 2
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         return {"": batch.targets}

@@ -21,7 +21,7 @@ from arch.routing import load, pop_routings
 from ..data.contract import Batch, Data
 from ..objective import Task
 from .evaluation import evaluate, losses, named, pieces, weighted
-from .measure import synchronise, train_flops
+from .measure import synchronise
 from .router_losses import after_step, router_of, routing_loss, routing_rows
 from .schedule import Schedule
 
@@ -78,11 +78,23 @@ class Settings:
         return done % self.log_every == 0 or self.evaluates(done) or self.saves(done)
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come. tokens: real ones, padding left out."""
+
+    step: int = 0
+    seconds: float = 0.0
+    tokens: float = 0
+
+
+START = Progress()
+
+
 class Recorder(Protocol):
     """Takes what a run leaves: rows of metrics, and the state to go on from."""
 
     def log(self, row: dict[str, Any]) -> None: ...
-    def save(self, step: int, seconds: float) -> None: ...
+    def save(self, progress: Progress) -> None: ...
 
 
 @dataclass
@@ -92,7 +104,7 @@ class Outcome:
     status: str  # done or diverged
     error: str | None
     metrics: dict[str, float]
-    seconds: float
+    progress: Progress
 
 
 @dataclass
@@ -102,7 +114,7 @@ class Window:
     norm: Tensor  # of the last step's gradient
     losses: dict[str, Tensor] = field(default_factory=dict)  # of each question
     steps: int = 0
-    places: int = 0  # of tokens, padding included; short examples make narrow batches
+    tokens: float = 0  # real ones: padding is no work done
     loads: dict[str, Tensor] = field(default_factory=dict)
     routings: dict[str, Routing] = field(default_factory=dict)  # of the last piece
     tick: float = field(default_factory=time.perf_counter)
@@ -127,18 +139,13 @@ def fit(
     device: torch.device,
     bf16: bool,
     seed: int,
-    flops: float,
-    start: int = 0,
-    seconds: float = 0.0,
+    start: Progress = START,
 ) -> Outcome:
-    """Train in place, from step ``start`` (``seconds`` of training lie behind it) to settings.steps.
-
-    flops: of the forward pass, per token. What the rows of metrics tell so far of tokens and FLOPs is as if every row were
-    full; tokens a second are those that there were.
-    """
+    """Train in place, from where ``start`` has come to settings.steps. Rows of metrics count real tokens, and FLOPs by them."""
     rates = [group["lr"] for group in optimiser.param_groups]
     amp = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
-    flops_per_step = settings.tokens * train_flops(flops)
+    flops = task.train_flops(settings.seq_len)
+    progress = start
     limit = EXPLODED * math.log(data.vocab_size)
     metrics: dict[str, float] = {}
 
@@ -149,11 +156,11 @@ def fit(
 
     def diverged(which: str, loss: float) -> Outcome:
         error = f"{which} loss {loss:.4g} at step {done}: above {limit:.2f}, {EXPLODED:g} times a uniform guess"
-        return Outcome("diverged", error, metrics, seconds)
+        return Outcome("diverged", error, metrics, progress)
 
     task.train()
     window = Window.opened(device)
-    for step in range(start, settings.steps):
+    for step in range(start.step, settings.steps):
         factor = schedule(step, settings.steps)
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * factor
@@ -167,13 +174,13 @@ def fit(
         means = window.means()
         synchronise(device)
         spent = time.perf_counter() - window.tick
-        seconds += spent
-        so_far = {"step": done, "tokens": done * settings.tokens, "flops": done * flops_per_step, "seconds": seconds}
+        progress = Progress(done, progress.seconds + spent, progress.tokens + window.tokens)
+        so_far = {**vars(progress), "flops": progress.tokens * flops}
         row = {
             **means,
             "lr": rates[0] * factor,
             "grad_norm": window.norm.item(),
-            "tokens_per_s": window.places / spent,
+            "tokens_per_s": window.tokens / spent,
             "step_ms": 1000 * spent / window.steps,
         }
         recorder.log({**so_far, "split": "train", **row})
@@ -187,11 +194,11 @@ def fit(
             if not metrics["loss"] <= limit:
                 return diverged("validation", metrics["loss"])
         if settings.saves(done):
-            recorder.save(done, seconds)
+            recorder.save(progress)
         window = Window.opened(device)
-    if start == settings.steps:  # all was trained before, and no summary written
+    if start.step == settings.steps:  # all was trained before, and no summary written
         metrics = held_out()
-    return Outcome("done", None, metrics, seconds)
+    return Outcome("done", None, metrics, progress)
 
 
 def train_step(task: Task, optimiser: Any, batch: Batch, settings: Settings, amp: Any, window: Window) -> None:
@@ -217,4 +224,4 @@ def train_step(task: Task, optimiser: Any, batch: Batch, settings: Settings, amp
         after_step(router_of(task.model, name), counted)
         window.loads[name] = window.loads.get(name, 0) + counted
     window.steps += 1
-    window.places += batch.tokens.numel()
+    window.tokens += task.tokens(batch)

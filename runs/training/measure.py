@@ -25,12 +25,6 @@ PEAKS = {
     "RTX 3090": 71e12,
     "T4": 65e12,
 }
-BACKWARD = 2  # a backward pass costs two forward passes: one product for the input, one for the weight
-
-
-def train_flops(forward_flops: float) -> float:
-    """FLOPs of a training step from those of its forward pass."""
-    return forward_flops * (1 + BACKWARD)
 
 
 def peak_flops(device: torch.device, precision: str) -> tuple[float, str]:
