@@ -30,21 +30,15 @@ def main() -> int:
         try:
             found = costs(run, check(run))
         except (ValueError, OSError) as error:
-            print(f"{name(run)}: {error}")
+            print(f"{run.title}: {error}")
             continue
         good += 1
         short = f": parameters {found['parameters']}; FLOPs per token {found['FLOPs per token']}"
-        print(name(run) + ("" if command.total == 1 else short))
+        print(run.title + ("" if command.total == 1 else short))
         for key, value in found.items() if command.total == 1 else ():
             print(f"  {key:{max(map(len, found))}} {value}")
     print(f"{good} of {len(command.runs) + len(command.refused)} runs can be built")
     return 0 if good == command.total else 1
-
-
-def name(run: Run) -> str:
-    model = run.choices["model"]
-    own = run.study.arm is not None or model in ("decoder", "encoder", "encoder_decoder")
-    return f"{run.label if own else model} seed {run.seed}"
 
 
 def costs(run: Run, task: Task) -> dict[str, str]:

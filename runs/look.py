@@ -24,7 +24,6 @@ from torch import nn
 from arch import Encoder, EncoderDecoder
 
 from .build.errors import ConfigError
-from .check import name
 from .command import collect, guarded, parse
 from .inspection.drawing import drawing
 from .inspection.maps import gates, look
@@ -159,7 +158,7 @@ def main(given: Sequence[str] | None = None) -> int:
     for refusal in command.refused:
         raise refusal
     for run in command.runs:
-        print(f"{name(run)}\n{structure(check(run))}")
+        print(f"{run.title}\n{structure(check(run))}")
     return 0
 
 

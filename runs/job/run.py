@@ -102,6 +102,13 @@ class Run:
         return self.study.arm or "-".join(self.choices[axis] for axis in AXES if axis in self.choices)
 
     @property
+    def title(self) -> str:
+        """Its arm, or the published model that it is, and the seed."""
+        model = self.choices.get("model", "decoder")
+        own = self.study.arm is not None or model in ("decoder", "encoder", "encoder_decoder")
+        return f"{(self.label or self.name) if own else model} seed {self.seed}"
+
+    @property
     def folder(self) -> Path:
         """<out>/<study>/<short-name>-<hash8>: readable, and no two runs share one."""
         short = re.sub(r"[^\w.+-]+", "_", f"{self.name}-s{self.seed}")[:80]
