@@ -24,7 +24,8 @@ from .job.run import Run
 
 def main() -> int:
     """Check every point before the first is trained, then run them: one in this process, many as a sweep. An exit code."""
-    from .job.check import check
+    from .job.check import check, refuse_other_data
+    from .job.start import load_data
 
     command = collect()
     if command.total == 1 and command.refused:
@@ -32,7 +33,10 @@ def main() -> int:
     runs = []
     for run in command.runs:
         try:
-            check(run)
+            if record.status(run.folder) in record.ENDED:
+                refuse_other_data(run, load_data(run))  # nothing is left to train, but it must be this run still
+            else:
+                check(run)
             runs.append(run)
         except (ValueError, OSError, record.RecordError) as error:
             if command.total == 1:

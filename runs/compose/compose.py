@@ -65,21 +65,38 @@ def points(config: DictConfig, refuse: Callable[[ConfigError], None]) -> list[Po
     arms, seeds = arms_and_seeds(plain(config.study))
     if not arms and seeds is None:
         return [resolve(config, HydraConfig.get().runtime.choices, words)]
-    found = []
     seeds = seeds if seeds and not any(key_of(word) == "seed" for word in words) else [config.seed]
+    arms = arms or {config.study.arm: []}
+    composed_arms = {arm: compose_arm(arm, changes, words, refuse) for arm, changes in arms.items()}
+    found = []
     for seed in seeds:
-        for arm, changes in (arms or {config.study.arm: []}).items():
-            own = [normal(change) for change in changes]
+        for arm, changes in arms.items():
+            if (made := composed_arms[arm]) is None:
+                continue
+            own, own_words = made
+            own.seed = seed
             try:
-                point = changed(words, [f"seed={seed}", *own])
-                own_config = hydra.compose("config", overrides=point, return_hydra_config=True)
-                own_config.study.arm = arm
-                made = resolve(own_config, own_config.hydra.runtime.choices, point)
-                refuse_idle((word for word in own if word not in made.read), "this arm")
-                found.append(replace(made, words=[word for word in words if word in point]))
+                point = resolve(own, own.hydra.runtime.choices, own_words)
+                refuse_idle((word for word in map(normal, changes) if word not in point.read), "this arm")
+                found.append(replace(point, words=[word for word in words if word in own_words]))
             except (ConfigError, HydraException, OmegaConfBaseException) as error:
                 refuse(ConfigError(f"arm {arm} seed {seed}: {explain(error)}"))
     return found
+
+
+def compose_arm(
+    arm: str | None, changes: Sequence[str], words: Sequence[str], refuse: Callable[[ConfigError], None]
+) -> tuple[DictConfig, list[str]] | None:
+    """An arm's config, which serves all its seeds, and the words that it was composed from; None: it was refused."""
+    own_words = changed(words, [normal(change) for change in changes])
+    try:
+        own = hydra.compose("config", overrides=own_words, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        refuse(ConfigError(f"arm {arm}: {explain(error)}"))
+        return None
+    OmegaConf.set_readonly(own, False)
+    own.study.arm = arm
+    return own, own_words
 
 
 def arms_and_seeds(study: Mapping[str, Any]) -> tuple[dict[Any, list[str]] | None, list[int] | None]:
