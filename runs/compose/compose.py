@@ -67,17 +67,14 @@ def points(config: DictConfig, refuse: Callable[[ConfigError], None]) -> list[Po
         return [resolve(config, HydraConfig.get().runtime.choices, words)]
     seeds = seeds if seeds and not any(key_of(word) == "seed" for word in words) else [config.seed]
     arms = arms or {config.study.arm: []}
-    composed_arms = {arm: compose_arm(arm, changes, words, refuse) for arm, changes in arms.items()}
+    made = {arm: compose_arm(arm, changes, words, refuse) for arm, changes in arms.items()}
     found = []
     for seed in seeds:
-        for arm, changes in arms.items():
-            if (made := composed_arms[arm]) is None:
-                continue
-            own, own_words = made
+        for arm, (own, own_words) in ((arm, pair) for arm, pair in made.items() if pair is not None):
             own.seed = seed
             try:
                 point = resolve(own, own.hydra.runtime.choices, own_words)
-                refuse_idle((word for word in map(normal, changes) if word not in point.read), "this arm")
+                refuse_idle((word for word in map(normal, arms[arm]) if word not in point.read), "this arm")
                 found.append(replace(point, words=[word for word in words if word in own_words]))
             except (ConfigError, HydraException, OmegaConfBaseException) as error:
                 refuse(ConfigError(f"arm {arm} seed {seed}: {explain(error)}"))
@@ -94,7 +91,6 @@ def compose_arm(
     except (HydraException, OmegaConfBaseException) as error:
         refuse(ConfigError(f"arm {arm}: {explain(error)}"))
         return None
-    OmegaConf.set_readonly(own, False)
     own.study.arm = arm
     return own, own_words
 
@@ -203,5 +199,5 @@ def of_published(config: DictConfig, words: Sequence[str]) -> tuple[DictConfig, 
     if not chosen and data.get("tokenizer") is not None:  # the model knows the tokens of its own
         both = [*both, *map(normal, published.tokenizer(Path(config.weights)))]
         anew = hydra.compose("config", overrides=both, return_hydra_config=True)
-    anew.study.arm = config.study.arm
+    anew.study.arm, anew.seed = config.study.arm, config.seed
     return anew, anew.hydra.runtime.choices, both
