@@ -25,6 +25,7 @@ from tests.lab import config
         ([], ["out=elsewhere", "study.name=other", "study.arm=x"]),
         ([], ["norm.bias=true"]),  # a default, said aloud
         (["ffn=dense"], ["ffn=dense", "ffn.activation=gelu"]),
+        (["optim.lr=1"], ["optim.lr=1.0"]),
         (["data=text", "data.path=README.md"], ["data=text", f"data.path={os.path.abspath('README.md')}"]),
         (["data=text", "data.path=README.md"], ["data=text", "data.path=./tests/../README.md"]),
     ],

@@ -87,6 +87,8 @@ def essence(node: Any, path: str) -> Any:
     """
     if isinstance(node, list):
         return [essence(child, f"{path}.{i}") for i, child in enumerate(node)]
+    if isinstance(node, float) and node.is_integer():
+        return int(node)  # 1.0 is 1
     if not isinstance(node, dict):
         return node
     if "_target_" not in node:
