@@ -123,6 +123,13 @@ class Window:
     def opened(cls, device: torch.device) -> Window:
         return cls(torch.zeros((), device=device))
 
+    def rates(self, seconds: float) -> dict[str, float]:
+        return {
+            "grad_norm": self.norm.item(),
+            "tokens_per_s": self.tokens / seconds,
+            "step_ms": 1000 * seconds / self.steps,
+        }
+
     def means(self) -> dict[str, float]:
         """Each question's loss per step; here the host waits for the device."""
         return {named(name, "loss"): loss.item() / self.steps for name, loss in self.losses.items()}
@@ -176,14 +183,7 @@ def fit(
         spent = time.perf_counter() - window.tick
         progress = Progress(done, progress.seconds + spent, progress.tokens + window.tokens)
         so_far = {**vars(progress), "flops": progress.tokens * flops}
-        row = {
-            **means,
-            "lr": rates[0] * factor,
-            "grad_norm": window.norm.item(),
-            "tokens_per_s": window.tokens / spent,
-            "step_ms": 1000 * spent / window.steps,
-        }
-        recorder.log({**so_far, "split": "train", **row})
+        recorder.log({**so_far, "split": "train", **means, "lr": rates[0] * factor, **window.rates(spent)})
         for layer in routing_rows(window.loads, window.routings):
             recorder.log({**so_far, "split": "routing", **layer})
         if not means["loss"] <= limit:
