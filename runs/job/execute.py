@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+import yaml
 from torch import nn
 
 from arch.contracts import Block
@@ -144,7 +144,8 @@ def compile_layers(model: nn.Module) -> None:
 
 def write_config(run: Run) -> None:
     content = run.to_json()
-    (run.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)  # equal layers are written once
+    (run.folder / "config.yaml").write_text(text, encoding="utf-8")
     record.write_json(run.folder / record.CONFIG, content)
 
 

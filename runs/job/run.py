@@ -79,13 +79,14 @@ class Run:
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise ConfigError(f"seed={self.seed!r}: a whole number from 0 is expected")
         if not self.identity:
-            object.__setattr__(self, "identity", self._identity())
+            object.__setattr__(self, "identity", _digest({"seed": self.seed, **self._computed()}))
 
-    def _identity(self) -> str:
+    def _computed(self) -> dict[str, Any]:
+        """All that decides the numbers, but for the seed."""
         start = {key: None if path is None else os.path.abspath(path) for key, path in self.start.items()}
         loop = {k: v for k, v in vars(self.settings).items() if k not in record.HABITS}
         nodes = {name: essence(getattr(self, name), name) for name in NODES}
-        return _digest({"seed": self.seed, **start, **loop, **vars(self.machine), **nodes})
+        return {**start, **loop, **vars(self.machine), **nodes}
 
     @property
     def start(self) -> dict[str, str | None]:
@@ -94,7 +95,7 @@ class Run:
     @property
     def arm(self) -> str:
         """64 hex digits that the runs of one arm share: the identity but for the seed."""
-        return replace(self, seed=0, identity="").identity
+        return _digest(self._computed())
 
     @property
     def name(self) -> str:
