@@ -71,7 +71,7 @@ def test_an_arm_is_called_by_what_varies_in_its_command(tmp_path: Path) -> None:
 
     grid = [["ffn=dense", "norm=rmsnorm", "size=micro"], ["ffn=moe", "norm=rmsnorm", "size=micro"]]
     assert names(*grid) == ["dense", "moe"]
-    assert names(["ffn=moe", "size=micro", "optim.lr=0.01"]) == ["moe, micro, lr 0.01"]
+    assert names(["ffn=moe", "size=micro", "optim.lr=0.01"]) == ["moe, micro"]
     assert names([]) == names(["seed=1"]) == ["dense, mha, layernorm, pre_norm, learned"]
     assert names(["study.arm=mine", "ffn=moe"]) == ["mine"]
     assert names(["study.arm=mine", "optim.lr=0.1"], ["study.arm=mine", "optim.lr=0.2"]) == ["mine, lr 0.1", "mine, lr 0.2"]
@@ -89,7 +89,7 @@ def test_a_label_that_another_arm_of_the_study_has_is_made_longer(tmp_path: Path
 
 
 def test_an_arm_keeps_the_label_that_it_has(tmp_path: Path) -> None:
-    (first,) = labelled([point("ffn=moe", out=tmp_path)])
+    (first,) = labelled([point("ffn=moe", "optim.weight_decay=0.1", out=tmp_path)])
     first.folder.mkdir(parents=True)
     (first.folder / "config.json").write_text(json.dumps(first.to_json()))
     (again,) = labelled([point("ffn=moe", "optim.lr=0.003", "seed=1", out=tmp_path)])  # the default rate, said aloud

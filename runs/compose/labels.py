@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..build.groups import AXES
+from ..build.groups import AXES, KEYS
 from ..job import record
 from ..job.run import Run
 from .compose import Point
@@ -18,7 +18,7 @@ STARTS = ("run", "weights")  # folders that runs begin from: they name an arm by
 def labelled(points: Sequence[Point]) -> list[Run]:
     """The runs of one command with their labels: the arm's name, and what else varies among them.
 
-    Where nothing varies, all that was said and read; where nothing was said, the five axes. An arm that the study has
+    Where nothing varies, what was said of the model; where nothing was said, the five axes. An arm that the study has
     already keeps its label; one whose label another arm has gets a longer one.
     """
     said = [{key_of(word): word.partition("=")[2] for word in point.words if names_an_arm(word, point)} for point in points]
@@ -38,7 +38,8 @@ def labelled(points: Sequence[Point]) -> list[Run]:
 def candidates(run: Run, words: dict[str, str], varying: Sequence[str]) -> Iterator[str]:
     """Names for an arm, from the shortest to one that nothing else has."""
     given = [] if run.study.arm is None else [run.study.arm]
-    for keys in (varying or ([] if given else [*words]), [*words]):
+    model = [key for key in words if KEYS[group_of(key)].inherited or group_of(key) in STARTS]
+    for keys in (varying or ([] if given else model), [*words]):
         shown = sorted((key for key in keys if key in words), key=lambda key: AXES.index(key) if key in AXES else len(AXES))
         parts = [*given, *(part(key, words[key], run) for key in shown)]
         yield ", ".join(parts or [run.choices[axis] for axis in AXES if axis in run.choices])
