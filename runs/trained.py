@@ -86,7 +86,7 @@ def of_weights(folder: Path) -> Loaded:
 
     return Loaded(
         origin=f"weights={folder}",
-        task=Task(model=model, heads={}, questions={}).eval(),
+        task=Task(model=model, heads={}, terms={}).eval(),
         tokenizer=tokenizer,
         framed=framed,
         specials=tokenizer.specials | {role: token for role, token in named.items() if token is not None},

@@ -303,7 +303,6 @@ def test_too_little_to_split_is_refused_in_one_line(library: Path) -> None:
 def test_the_contract_is_kept() -> None:
     members = [name for name in vars(Data) if not name.startswith("_")]
     assert all(hasattr(Docstrings, name) for name in members)
-    assert docstrings().chance is None
 
 
 # the real library ---------------------------------------------------------------------------------------------------

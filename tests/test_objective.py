@@ -18,7 +18,7 @@ from arch.mixer import CrossAttention
 from runs.data.contract import IGNORED, Batch, Data
 from runs.data.draws import HELD_OUT, generator
 from runs.objective import CausalLM, Classification, MaskedLM, Seq2Seq, Task
-from runs.objective.classification import Framed
+from runs.objective.classification import SingleSegment
 from runs.objective.masked_text import MaskedText
 from runs.objective.pool import pooled
 from runs.training.evaluation import evaluate, losses, pieces, weighted
@@ -33,7 +33,7 @@ LETTERS, TOPICS = 24, 4
 class Made:
     """Rows made up from a generator; a subclass says how."""
 
-    vocab_size, sha256, chance, token_bytes = LETTERS, "0" * 64, None, None
+    vocab_size, sha256, token_bytes = LETTERS, "0" * 64, None
     tokenizer: Any = None
 
     def rows(self, rng: np.random.Generator, b: int, s: int) -> Batch:
@@ -132,7 +132,7 @@ def test_each_row_is_asked_for_its_share_of_tokens_and_never_for_a_special_one(p
     assert int(batch.targets[asked].max()) < LETTERS
     row = original(batch)
     special = torch.isin(row, torch.tensor(list(data.specials.values())))
-    assert set(special.sum(1).tolist()) == {data.marks}
+    assert set(special.sum(1).tolist()) == {data.n_special}
     assert not (asked & special).any()
     share = asked.float().mean(0)[1:-1]  # of each place: none is preferred
     assert share.min() > 0.05 and share.max() < 0.25
@@ -301,7 +301,7 @@ def test_padding_is_a_document_of_its_own_wherever_it_stands() -> None:
 
 
 def test_an_encoder_reads_a_class_off_a_token_of_its_own() -> None:
-    data = Framed(Topics())
+    data = SingleSegment(Topics())
     batch = data.batch(seed=0, step=0, batch_size=4, seq_len=16)
     plain = Topics().batch(seed=0, step=0, batch_size=4, seq_len=14)
     assert torch.equal(batch.tokens[:, 1:-1], plain.tokens)
@@ -321,7 +321,7 @@ class Short(Topics):
 
 
 def test_a_frame_closes_behind_the_text_and_before_the_padding() -> None:
-    data = Framed(Short())
+    data = SingleSegment(Short())
     batch, plain = (d.batch(seed=0, step=0, batch_size=8, seq_len=n) for d, n in ((data, 16), (Short(), 14)))
     assert batch.positions is not None and plain.positions is not None
     for row, positions, text, inside in zip(batch.tokens, batch.positions, plain.tokens, plain.positions >= 0, strict=True):
@@ -414,7 +414,7 @@ def test_a_model_of_another_kind_is_refused(objective: Any, model: str, message:
 
 
 LEFT_TO_RIGHT = "no mixer of this model sees later tokens"
-LEAK = r"asks for the next token, but this decoder sees it \(Attention is not causal\)"
+LEAK = r"predicts the next token, but this decoder sees it \(Attention is not causal\)"
 
 
 @pytest.mark.parametrize(

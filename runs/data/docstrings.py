@@ -38,8 +38,6 @@ class Docstrings(LibraryTask):
     Raises: ValueError: no sources, as in an embedded Python; no pair to learn from or none to hold out.
     """
 
-    chance: float | None = None
-
     def __init__(self, *, tokenizer: Tokenizer, roots: Sequence[str] = ()) -> None:
         super().__init__(tokenizer=tokenizer, roots=roots)
 

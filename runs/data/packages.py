@@ -43,11 +43,6 @@ class Packages(LibraryTask):
     def settings(self) -> str:
         return str(self.n_classes)
 
-    @property
-    def chance(self) -> float:
-        """Of naming the right package without looking; classes are equally likely as n_classes divides the rows."""
-        return 1 / self.n_classes
-
     @cached_property
     def classes(self) -> list[str]:
         """The packages' names, in the order of their labels: the largest first."""

@@ -41,8 +41,6 @@ class TokenStream:
 class StreamData(ABC):
     """Data that is one long stream of tokens to learn from and one that is held out."""
 
-    chance: float | None = None
-
     @property
     @abstractmethod
     def vocab_size(self) -> int: ...

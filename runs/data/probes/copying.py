@@ -49,11 +49,6 @@ class Copying(Probe):
     def vocab_size(self) -> int:
         return self.letters + 4
 
-    @property
-    def chance(self) -> float:
-        mean = sum(self.lengths(held_out=True)) / 2
-        return max(1, mean / self.letters) / (mean + 1)  # always the full stop, or always the same letter
-
     def check(self, *, seq_len: int) -> None:
         longest = max(self.lengths(held_out=False)[1], self.lengths(held_out=True)[1])
         require_length("copy", seq_len, 2 * longest + 3, f"twice the longest string, {longest}, and three signs")

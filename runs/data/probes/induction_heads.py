@@ -29,10 +29,6 @@ class InductionHeads(Probe):
         if self.vocab_size < 3:
             raise ValueError(f"vocab_size={self.vocab_size}: at least 3 is expected: the special token and two others")
 
-    @property
-    def chance(self) -> float:
-        return 1 / (self.vocab_size - 1)
-
     def check(self, *, seq_len: int) -> None:
         require_length("induction", seq_len, 3, "the special token, what follows it, and the special token again")
 

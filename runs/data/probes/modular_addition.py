@@ -41,11 +41,6 @@ class ModularAddition(Probe):
     def vocab_size(self) -> int:
         return self.modulus + 1
 
-    @property
-    def chance(self) -> float:
-        answers = np.bincount(np.add(*np.divmod(self.parts[True], self.modulus)) % self.modulus)
-        return float(answers.max() / answers.sum())  # the commonest answer of the held-out pairs: somewhat above 1 / p
-
     @cached_property
     def parts(self) -> tuple[np.ndarray, np.ndarray]:
         """The pairs to learn from and those held out, each pair as a * p + b."""

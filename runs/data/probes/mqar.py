@@ -38,10 +38,6 @@ class MQAR(Probe):
         if self.power <= 0:
             raise ValueError(f"power={self.power}: more than 0 is expected (0.01 in the paper, 1 = uniform)")
 
-    @property
-    def chance(self) -> float:
-        return 1 / (self.vocab_size - self.vocab_size // 2)
-
     def check(self, *, seq_len: int) -> None:
         require_length("mqar", seq_len, 4 * self.pairs, f"4 for each of the {self.pairs} pairs; see also data.pairs")
 

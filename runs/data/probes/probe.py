@@ -22,10 +22,6 @@ class Probe(ABC):
     @abstractmethod
     def vocab_size(self) -> int: ...
 
-    @property
-    @abstractmethod
-    def chance(self) -> float: ...
-
     @abstractmethod
     def check(self, *, seq_len: int) -> None: ...
 

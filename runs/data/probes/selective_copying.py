@@ -33,10 +33,6 @@ class SelectiveCopying(Probe):
         if self.n_data < 1:
             raise ValueError(f"n_data={self.n_data}: at least 1 is expected")
 
-    @property
-    def chance(self) -> float:
-        return 1 / (self.vocab_size - 2)
-
     def check(self, *, seq_len: int) -> None:
         require_length("selective_copy", seq_len, 2 * self.n_data, f"{self.n_data} data tokens and as many markers")
 
