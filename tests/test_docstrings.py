@@ -244,7 +244,7 @@ def test_a_tokenizer_that_loses_text_tells_no_bytes(monkeypatch: pytest.MonkeyPa
     class Lowers(Bytes):
         settings = "lower case"
 
-        def spells(self, text: str) -> bool:
+        def is_lossless(self, text: str) -> bool:
             return text == text.lower()
 
     assert Docstrings(tokenizer=Lowers()).token_bytes is None

@@ -57,19 +57,19 @@ def test_padding_around_source_and_target_changes_nothing(family: str, left: int
 @every_family
 def test_decoding_from_a_source_equals_the_full_forward(family: str) -> None:
     model, source, text = built(family), tokens(2, 9), tokens(2, 12, seed=1)
-    reading = model.reading(*padded(source, 1, 2))
-    cache = reading.init_cache(2, 12)
-    steps = [reading(part, cache=cache) for part in text.split(1, dim=1)]
+    conditioned = model.condition(*padded(source, 1, 2))
+    cache = conditioned.init_cache(2, 12)
+    steps = [conditioned(part, cache=cache) for part in text.split(1, dim=1)]
     torch.testing.assert_close(torch.cat(steps, dim=1), model(source, text), atol=2e-5, rtol=1e-4)
 
 
 @every_family
 def test_a_text_is_written_with_and_without_a_cache_alike(family: str) -> None:
-    reading = built(family).reading(tokens(2, 9))
+    conditioned = built(family).condition(tokens(2, 9))
     prompts = [[3], [5, 1, 4]]  # of unequal length: the first is padded
-    written = generate(reading, prompts, max_tokens=10, temperature=0)
-    assert written == generate(reading, prompts, max_tokens=10, temperature=0, cache=False)
-    other = generate(built(family).reading(tokens(2, 9, seed=3)), prompts, max_tokens=10, temperature=0)
+    written = generate(conditioned, prompts, max_tokens=10, temperature=0)
+    assert written == generate(conditioned, prompts, max_tokens=10, temperature=0, cache=False)
+    other = generate(built(family).condition(tokens(2, 9, seed=3)), prompts, max_tokens=10, temperature=0)
     assert written != other
 
 
@@ -103,7 +103,7 @@ def test_a_cache_takes_the_memory_over_at_the_first_call() -> None:
 def test_cross_attention_without_a_memory_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing to look at"):
         CrossAttention(d_model=8, n_heads=2)(torch.zeros(1, 3, 8))
-    with pytest.raises(ValueError, match="no layer of the decoder looks at the source"):
+    with pytest.raises(ValueError, match="no layer of the decoder attends to the source"):
         EncoderDecoder(encoder=tiny_model("model=encoder"), decoder=tiny_model())
 
 
@@ -111,9 +111,9 @@ def test_cross_attention_without_a_memory_is_refused() -> None:
 def test_told_costs_are_the_built_ones(family: str) -> None:
     model = built(family)
     assert model.cost(20).params == sum(p.numel() for p in model.parameters())
-    reading = model.reading(tokens(1, 20))
-    cache = reading.init_cache(1, 20)
-    reading(tokens(1, 20), cache=cache)
+    conditioned = model.condition(tokens(1, 20))
+    cache = conditioned.init_cache(1, 20)
+    conditioned(tokens(1, 20), cache=cache)
     kept = 0
     for layer in cache.layers:
         parts = layer.state if hasattr(layer, "state") else (layer.k, layer.v) if hasattr(layer, "k") else layer.projected[:2]

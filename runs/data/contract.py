@@ -27,7 +27,7 @@ class Data(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """How many different tokens there are; known without reading the text."""
+        """How many different tokens there are; found without reading the text."""
         ...
 
     @property
@@ -37,7 +37,7 @@ class Data(Protocol):
 
     @property
     def token_bytes(self) -> Tensor | None:
-        """(vocab_size,) int64 UTF-8 bytes of each token, for bits per byte; None where tokens stand for no text."""
+        """(vocab_size,) int64 UTF-8 bytes of each token, for bits per byte; None where tokens are no text."""
         ...
 
     def check(self, *, seq_len: int) -> None:
