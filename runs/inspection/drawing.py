@@ -12,10 +12,10 @@ from arch.mixer import CrossAttention
 from arch.model import Decoder, Embedding, Encoder, Stack
 
 from .folding import Repeat, fold
-from .pictures import Picture, aligned, beside, box, framed, meeting, pile, word
-from .tree import WIDTH, read, unnamed
-from .wiring import Meeting, Step, wiring
-from .words import parts, settings, shape
+from .module_settings import parts, settings, shape
+from .pictures import Picture, aligned, beside, box, caption, framed, merged, stacked
+from .tree import WIDTH, module_tree, unnamed
+from .wiring import Merge, Step, wiring
 
 TEXT = 36  # characters in a line of a box
 
@@ -42,22 +42,22 @@ def drawing(model: nn.Module) -> str:
 
 
 def stack(model: Stack, name: str = "", *, several: bool = False) -> Picture:
-    """From its tokens to what comes out of it."""
-    pictures = [word(f"{name} tokens".strip()), embedding(model.embedding)]
+    """From the tokens to the outputs."""
+    pictures = [caption(f"{name} tokens".strip()), embedding(model.embedding)]
     pictures += layers(model.blocks)
     if model.final_norm is not None:
         pictures.append(part(model.final_norm))
     if isinstance(model, Decoder):
         head = ["the embedding's table"] if model.lm_head is None else [f"lm_head {shape(model.lm_head.weight)}"]
         head += [] if model.logit_bias is None else [f"+ logit_bias {shape(model.logit_bias)}"]
-        pictures += [box(head), word("logits of the next token")]
+        pictures += [box(head), caption("logits of the next token")]
     elif several:
-        pictures.append(word("memory"))
+        pictures.append(caption("memory"))
     else:
-        pictures.append(word("outputs"))
+        pictures.append(caption("outputs"))
     if isinstance(model, Encoder) and model.pooler is not None:
-        pictures += [word("the first token's alone"), part(model.pooler), word("one vector for the text")]
-    return pile(pictures)
+        pictures += [caption("the first token's alone"), part(model.pooler), caption("one vector for the text")]
+    return stacked(pictures)
 
 
 def embedding(module: Embedding) -> Picture:
@@ -68,17 +68,17 @@ def embedding(module: Embedding) -> Picture:
     if module.types is not None:
         lines.append(f"+ segments {shape(module.types.weight)}")
     pictures = [box(lines)] if module.norm is None else [box(lines), part(module.norm)]
-    return pile(pictures)
+    return stacked(pictures)
 
 
 def layers(blocks: Sequence[Block]) -> list[Picture]:
-    """Each kind of layer once, in a frame that says how often; all frames as wide as the widest."""
-    return _repeats(blocks, fold(unnamed(tuple(read(block) for block in blocks))), outermost=True)
+    """Each kind of layer once, in a frame with the number of copies; all frames as wide as the widest."""
+    return _repeats(blocks, fold(unnamed(tuple(module_tree(block) for block in blocks))), outermost=True)
 
 
 def _repeats(blocks: Sequence[Block], repeats: Sequence[Repeat], *, outermost: bool) -> list[Picture]:
     inner = [
-        pile(_repeats(blocks, repeat.parts, outermost=False)) if repeat.parts else layer(blocks[repeat.first])
+        stacked(_repeats(blocks, repeat.parts, outermost=False)) if repeat.parts else layer(blocks[repeat.first])
         for repeat in repeats
     ]
     titles = []
@@ -98,24 +98,24 @@ def layer(block: Block) -> Picture:
 def _path(steps: Sequence[Step], block: Block) -> Picture:
     pictures = []
     for step in steps:
-        if isinstance(step, Meeting):
+        if isinstance(step, Merge):
             paths = [_path(path, block) for path in step.paths if path]
-            pictures.append(meeting(step.symbol, paths, residual=not all(step.paths)))
+            pictures.append(merged(step.symbol, paths, residual=not all(step.paths)))
         else:
             module = dict(block.named_modules()).get(step)
-            pictures.append(word(step) if module is None else part(module))
-    return pile(pictures)
+            pictures.append(caption(step) if module is None else part(module))
+    return stacked(pictures)
 
 
 def part(module: nn.Module) -> Picture:
-    """A norm as a word; anything else as a box with its parameters, settings and parts."""
+    """A norm as its name; anything else as a box with its parameters, settings and parts."""
     kind = type(module).__name__
     if isinstance(module, Norm):
-        return word(kind)
+        return caption(kind)
     params = sum(parameter.numel() for parameter in module.parameters())
-    told = [" ".join([type(inner).__name__, *settings(inner)]) for inner in parts(module)]
+    inner_parts = [" ".join([type(inner).__name__, *settings(inner)]) for inner in parts(module)]
     lines = [f"{kind}, {params:,} parameters", *_wrapped(" ".join(settings(module)))]
-    lines += [line for text in told for line in _wrapped(text)]
+    lines += [line for text in inner_parts for line in _wrapped(text)]
     if isinstance(module, CrossAttention):
         lines.append("reads the memory")
     return box(lines)
