@@ -107,7 +107,7 @@ def choose_metric(runs: pd.DataFrame) -> Metric:
         if metric.column in runs and len(usable(runs, metric.column)):
             return metric
     counts = ", ".join(f"{count} {status}" for status, count in runs["status"].value_counts().items())
-    raise RecordError(f"no finished run with a result among {len(runs)} ({counts}): give the study's command again to go on")
+    raise RecordError(f"no finished run with a result among {len(runs)} ({counts}): give the study's command again to continue")
 
 
 def choose_baseline(runs: pd.DataFrame, wanted: str | None = None) -> str:
@@ -158,7 +158,7 @@ def same_seed_pairs(runs: pd.DataFrame, metric: Metric, baseline: str) -> pd.Dat
     for column in columns:
         mine, theirs = pairs[column], pairs[f"baseline_{column}"]
         for row in pairs.index[(mine != theirs) & ~(mine.isna() & theirs.isna()) & (refused == "")]:
-            refused[row] = f"different {budget[column]} ({_short(mine[row])}, baseline {_short(theirs[row])})"
+            refused[row] = f"different {budget[column]} ({_as_text(mine[row])}, baseline {_as_text(theirs[row])})"
     pairs = pairs.assign(difference=pairs["value"] - pairs["baseline_value"], refused=refused)
     return pairs[["arm", "seed", "value", "baseline_value", "difference", "refused"]]
 
@@ -301,7 +301,7 @@ def _ratio(value: float, base: float) -> float:
     return float(value / base) if base else math.nan
 
 
-def _short(value: object) -> str:
+def _as_text(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         return f"{value:.0f}"
     return str(value)[:8] if len(str(value)) == 64 else str(value)

@@ -56,7 +56,7 @@ def curves(study: Comparison, rows: pd.DataFrame) -> Drawing | None:
 
 @styled
 def gaps(study: Comparison, rows: pd.DataFrame) -> Drawing | None:
-    """How the same-seed difference from the baseline grows or fades as training goes on."""
+    """How the same-seed difference from the baseline grows or fades during training."""
     data = mean_gaps(study, rows)
     if data["step"].nunique() < 3:
         return None
@@ -80,7 +80,7 @@ def gaps(study: Comparison, rows: pd.DataFrame) -> Drawing | None:
         "ranking depends on the budget."
     )
     alt = f"Difference in {study.metric.name} from {study.baseline} over training, for {data['arm'].nunique()} arms."
-    return Drawing("gaps", "The difference as training goes on", caption, alt, data, figure)
+    return Drawing("gaps", "The difference over training", caption, alt, data, figure)
 
 
 def mean_curves(study: Comparison, rows: pd.DataFrame) -> pd.DataFrame:

@@ -60,10 +60,10 @@ def look(
     task, tokens = trained.task, ReadableTokens(trained.tokenizer, trained.specials)
     print(structure(task))
     if token is not None:
-        for one in encoded(tokens, "token", token):
-            print(f"\n{nearest(task.model, tokens, one, k)}")
+        for one in encode_argument(tokens, "token", token):
+            print(f"\n{nearest_tokens(task.model, tokens, one, k)}")
     if text is not None:
-        figures(task.model, tokens, text, source, Path(out or Path(run or "") / "inspect"))
+        save_figures(task.model, tokens, text, source, Path(out or Path(run or "") / "inspect"))
     elif source is not None:
         raise ConfigError(f"source={source!r}: text= is missing, the target that goes with it")
 
@@ -79,7 +79,7 @@ def structure(task: Task) -> str:
     return "\n\n".join([*sections, drawing(model)])
 
 
-def nearest(model: nn.Module, tokens: ReadableTokens, token: int, k: int) -> str:
+def nearest_tokens(model: nn.Module, tokens: ReadableTokens, token: int, k: int) -> str:
     table: Any = model.embedding.weight  # type: ignore[union-attr]
     found = [(f"'{tokens.label(near)}'", near, similarity) for near, similarity in neighbours(table, token, k)]
     width = max(len(text) for text, _, _ in found)
@@ -88,17 +88,17 @@ def nearest(model: nn.Module, tokens: ReadableTokens, token: int, k: int) -> str
     return "\n".join([title, *lines])
 
 
-def figures(model: nn.Module, tokens: ReadableTokens, text: str, source: str | None, folder: Path) -> None:
+def save_figures(model: nn.Module, tokens: ReadableTokens, text: str, source: str | None, folder: Path) -> None:
     """Save the attention maps and the experts' choices of every stack of the model, and say where."""
     from .inspection.figures import attention_figure, experts_figure, save
 
     if (source is not None) != isinstance(model, EncoderDecoder):
         kind = type(model).__name__
         raise ConfigError(f"source={source!r}: an EncoderDecoder needs one, other models read none; this one is a {kind}")
-    row = encoded(tokens, "text", text)
+    row = encode_argument(tokens, "text", text)
     rows = [tokens.with_specials(row, around=isinstance(model, Encoder), before=source is not None)]
     if source is not None:
-        rows.insert(0, encoded(tokens, "source", source))
+        rows.insert(0, encode_argument(tokens, "source", source))
     captured = capture(model, *(torch.tensor([row]) for row in rows))
     labels = [[tokens.label(token) for token in row] for row in rows]
     drawn: dict[str, Callable[[], Any]] = {}
@@ -138,7 +138,7 @@ def stack_of(name: str) -> str:
     return name.rpartition("layers.")[0].rstrip(".")
 
 
-def encoded(tokens: ReadableTokens, key: str, text: str) -> list[int]:
+def encode_argument(tokens: ReadableTokens, key: str, text: str) -> list[int]:
     """The tokens of the text of an argument. Raises ConfigError: none, or too many for a figure."""
     row = tokens.encode(text)
     if not 0 < len(row) <= MOST_TOKENS:

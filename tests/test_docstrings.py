@@ -234,9 +234,9 @@ def test_bytes_add_up_to_those_of_the_docstrings(bpe: bool) -> None:
     (batch,) = data.evaluation(n_batches=1, batch_size=6, seq_len=64)
     assert data.token_bytes is not None
     assert data.token_bytes.shape == (data.vocab_size,)
-    asked = batch.targets[batch.targets != IGNORED]
+    predicted = batch.targets[batch.targets != IGNORED]
     said = [data.decode(row[row != IGNORED]) for row in batch.targets.numpy()]
-    assert data.token_bytes[asked].sum() == sum(len(text.encode()) for text in said)
+    assert data.token_bytes[predicted].sum() == sum(len(text.encode()) for text in said)
     assert set(said) <= set(data.texts()["validation target"])
 
 

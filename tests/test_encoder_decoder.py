@@ -25,8 +25,8 @@ def padded(text: Tensor, left: int, right: int) -> tuple[Tensor, Tensor]:
     """The text between other tokens, and the positions that say so."""
     b, n = text.shape
     around = [tokens(b, left, seed=7), text, tokens(b, right, seed=8)]
-    places = [torch.full((left,), -1), torch.arange(n), torch.full((right,), -1)]
-    return torch.cat(around, dim=1), torch.cat(places).expand(b, -1)
+    positions = [torch.full((left,), -1), torch.arange(n), torch.full((right,), -1)]
+    return torch.cat(around, dim=1), torch.cat(positions).expand(b, -1)
 
 
 @every_family
@@ -48,9 +48,9 @@ def test_a_logit_depends_on_all_of_the_source_and_on_no_later_token(family: str)
 @every_family
 def test_padding_around_source_and_target_changes_nothing(family: str, left: int, right: int) -> None:
     model, source, text = built(family), tokens(2, 9), tokens(2, 12, seed=1)
-    wide, places = padded(source, left, right)
+    wide, positions = padded(source, left, right)
     long, own = padded(text, left, right)
-    got = model(wide, long, source_positions=places, positions=own)[:, left : left + 12]
+    got = model(wide, long, source_positions=positions, positions=own)[:, left : left + 12]
     torch.testing.assert_close(got, model(source, text), atol=2e-5, rtol=1e-4)
 
 
@@ -135,8 +135,8 @@ def test_an_encoder_sees_both_sides_and_its_padding_is_not_seen() -> None:
     other = text.clone()
     other[:, -1] = (other[:, -1] + 1) % VOCAB
     assert ((model(other) - before).abs().amax(-1) > 1e-6).all()
-    wide, places = padded(text, 0, 4)
-    torch.testing.assert_close(model(wide, positions=places)[:, :9], before, atol=2e-5, rtol=1e-4)
+    wide, positions = padded(text, 0, 4)
+    torch.testing.assert_close(model(wide, positions=positions)[:, :9], before, atol=2e-5, rtol=1e-4)
     assert not model.causal
 
 
@@ -152,10 +152,10 @@ def test_an_embedding_adds_scale_place_segment_and_norm() -> None:
     torch.manual_seed(0)
     norm = LayerNorm(d_model=6)
     full = Embedding(d_model=6, vocab_size=11, position=Learned(d_model=6, max_seq=9), norm=norm, scale=3.0, n_types=2)
-    text, places, types = torch.tensor([[4, 10]]), torch.tensor([[5, 0]]), torch.tensor([[1, 0]])
-    wanted = norm(3.0 * full.weight[text] + full.position.table.weight[places] + full.types.weight[types])
-    torch.testing.assert_close(full(text, places, types), wanted)
-    torch.testing.assert_close(full(text, places), full(text, places, torch.zeros_like(types)))
+    text, positions, types = torch.tensor([[4, 10]]), torch.tensor([[5, 0]]), torch.tensor([[1, 0]])
+    wanted = norm(3.0 * full.weight[text] + full.position.table.weight[positions] + full.types.weight[types])
+    torch.testing.assert_close(full(text, positions, types), wanted)
+    torch.testing.assert_close(full(text, positions), full(text, positions, torch.zeros_like(types)))
     with pytest.raises(ValueError, match="no segments"):
         Embedding(d_model=6, vocab_size=11)(text, types=types)
 

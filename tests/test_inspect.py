@@ -20,7 +20,7 @@ from arch.model import Stack
 from arch.routing import load, pop_routings
 from runs.build.errors import ConfigError
 from runs.command import guarded
-from runs.inspection.drawing import drawing, layer
+from runs.inspection.drawing import draw_layer, drawing
 from runs.inspection.figures import attention_figure, experts_figure, save
 from runs.inspection.folding import Repeat, fold
 from runs.inspection.maps import attention_weights, capture, gates
@@ -150,7 +150,7 @@ def test_a_block_of_ones_own_is_drawn_as_it_runs() -> None:
     assert isinstance(added, Merge)
     product, factor = added.paths[1]
     assert (product, factor) == (Merge("*", [["mixer"], ["gate_proj", "sigmoid"]]), "mul")
-    assert "(*)" in "\n".join(layer(block).lines)
+    assert "(*)" in "\n".join(draw_layer(block).lines)
     assert wiring(Own(Attention(d_model=24, n_heads=4), wild=True)) == ["mixer", "gate_proj"]
 
 
@@ -410,10 +410,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def test_the_command_looks_into_a_run(trained: Trained, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run = trained("ffn=moe", "position=rotary")
     assert main([f"run={run}", "text=The sheep", "token=é", "k=3"]) == 0
-    told = capsys.readouterr().out
-    assert "2 x PreNorm, layers 0-1" in told
-    assert re.search(r"nearest to '\\xc3' \(token 195\).*\n   1.000  '\\xc3'.*  195\n", told)
-    assert told.count("nearest to") == 2
+    out = capsys.readouterr().out
+    assert "2 x PreNorm, layers 0-1" in out
+    assert re.search(r"nearest to '\\xc3' \(token 195\).*\n   1.000  '\\xc3'.*  195\n", out)
+    assert out.count("nearest to") == 2
     assert [file.name for file in sorted((run / "inspect").iterdir())] == ["attention.png", "experts.png"]
     assert main([f"run={run}", "text=The sheep", f"out={tmp_path / 'here'}"]) == 0
     assert (tmp_path / "here" / "attention.png").is_file()
@@ -442,9 +442,9 @@ def test_the_command_looks_into_an_encoder_and_an_encoder_decoder(trained: Train
 def test_the_command_shows_a_published_model(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["inspect", "model=llama2_7b", "train.device=cpu"])
     assert main() == 0
-    told = capsys.readouterr().out
-    assert "6,738,415,616 parameters, 6,738,415,616 of them active" in told
-    assert "32 x PreNorm, layers 0-31" in told
+    out = capsys.readouterr().out
+    assert "6,738,415,616 parameters, 6,738,415,616 of them active" in out
+    assert "32 x PreNorm, layers 0-31" in out
 
 
 @pytest.mark.parametrize(

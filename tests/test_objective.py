@@ -61,7 +61,7 @@ class Topics(Made):
 
 
 class Backwards(Made):
-    """A word of two to four letters, padding after it; asked for is the word from its end."""
+    """A word of two to four letters, padding after it; the target is the word reversed."""
 
     bos, eos, pad = range(LETTERS, LETTERS + 3)
     vocab_size = LETTERS + 3
@@ -127,21 +127,21 @@ def original(batch: Batch) -> Tensor:
 @pytest.mark.parametrize("pairs", [True, False])
 def test_each_row_is_asked_for_its_share_of_tokens_and_never_for_a_special_one(pairs: bool) -> None:
     data, batch = masked(pairs)
-    asked = batch.targets != IGNORED
-    assert set(asked.sum(1).tolist()) == {15}
-    assert int(batch.targets[asked].max()) < LETTERS
+    predicted = batch.targets != IGNORED
+    assert set(predicted.sum(1).tolist()) == {15}
+    assert int(batch.targets[predicted].max()) < LETTERS
     row = original(batch)
     special = torch.isin(row, torch.tensor(list(data.specials.values())))
     assert set(special.sum(1).tolist()) == {data.n_special}
-    assert not (asked & special).any()
-    share = asked.float().mean(0)[1:-1]  # of each place: none is preferred
+    assert not (predicted & special).any()
+    share = predicted.float().mean(0)[1:-1]  # at each position: none is preferred
     assert share.min() > 0.05 and share.max() < 0.25
 
 
 def test_of_what_is_asked_for_most_is_hidden_some_replaced_some_left() -> None:
     data, batch = masked()
-    asked = batch.targets != IGNORED
-    shown, right = batch.tokens[asked], batch.targets[asked]
+    predicted = batch.targets != IGNORED
+    shown, right = batch.tokens[predicted], batch.targets[predicted]
     n = len(right)
     hidden, left = (shown == data.specials["mask"]), (shown == right)
     deviation = math.sqrt(0.8 * 0.2 / n)
@@ -149,7 +149,7 @@ def test_of_what_is_asked_for_most_is_hidden_some_replaced_some_left() -> None:
     assert abs(left.float().mean() - (0.1 + 0.1 / LETTERS)) < 4 * deviation  # another token may be the same
     other = shown[~hidden & ~left]
     assert set(other.tolist()) == set(range(LETTERS))
-    assert torch.equal(batch.tokens[~asked], original(batch)[~asked])
+    assert torch.equal(batch.tokens[~predicted], original(batch)[~predicted])
 
 
 def test_the_second_segment_follows_half_of_the_time_and_the_label_says_when() -> None:
@@ -194,9 +194,9 @@ def test_special_tokens_are_the_tokenizers_own_where_it_has_them() -> None:
     assert own.specials == {"pad": LETTERS, "cls": 3, "sep": LETTERS + 1, "mask": 5}
     assert own.vocab_size == LETTERS + 2
     batch = own.batch(seed=0, step=0, batch_size=64, seq_len=40)
-    asked = batch.targets != IGNORED
-    assert not torch.isin(batch.targets[asked], torch.tensor([3, 5])).any()
-    assert 3 not in batch.tokens[:, 1:][asked[:, 1:]]
+    predicted = batch.targets != IGNORED
+    assert not torch.isin(batch.targets[predicted], torch.tensor([3, 5])).any()
+    assert 3 not in batch.tokens[:, 1:][predicted[:, 1:]]
     assert MaskedText(Topics(), rate=0.5, pairs=False).vocab_size == LETTERS + 4
 
 
@@ -355,7 +355,7 @@ def test_pieces_give_the_gradient_of_the_whole_batch(objective: Any, words: list
         task, data = made_task(objective, Topics(), *words)
         batch = data.batch(seed=0, step=0, batch_size=8, seq_len=16)
         targets = batch.targets.clone()
-        targets[:3, :8] = IGNORED  # pieces are asked for unequal numbers
+        targets[:3, :8] = IGNORED  # pieces have unequal numbers of targets
         for piece, counts in pieces(task.double(), batch._replace(targets=targets), n, torch.device("cpu")):
             parts = losses(task, piece, counts)
             weighted(task, parts).backward()

@@ -15,14 +15,14 @@ from runs.data.contract import IGNORED
 from runs.data.draws import distinct, generator
 from runs.data.probes.probe import Probe
 
-Answers = dict[int, int]  # place -> token
+Answers = dict[int, int]  # position -> token
 Solver = Callable[[list[int]], Answers]
 
 
 def solve_mqar(pairs: int) -> Solver:
     def solve(row: list[int]) -> Answers:
         value = dict(zip(row[0 : 2 * pairs : 2], row[1 : 2 * pairs : 2], strict=True))
-        return {place: value[token] for place, token in enumerate(row) if place >= 2 * pairs and token in value}
+        return {position: value[token] for position, token in enumerate(row) if position >= 2 * pairs and token in value}
 
     return solve
 
@@ -42,7 +42,7 @@ def solve_copying(row: list[int]) -> Answers:
     answers = {}
     for match in re.finditer(r"\$([a-z]+)\|", text):
         for i, sign in enumerate(match[1] + "."):
-            if match.end() - 1 + len(match[1]) < len(text):  # an example that is cut off is not asked
+            if match.end() - 1 + len(match[1]) < len(text):  # an example that is cut off is not scored
                 answers[match.end() - 1 + i] = "abcdefghijklmnopqrstuvwxyz$|.*".index(sign)
     return answers
 
@@ -64,8 +64,8 @@ CASES = [pytest.param(probe, solve, n, id=f"{name}-{n}") for name, (probe, solve
 EACH = pytest.mark.parametrize("probe", [pytest.param(probe, id=name) for name, (probe, _, _) in PROBES.items()])
 
 
-def asked(row: list[int]) -> Answers:
-    return {place: target for place, target in enumerate(row) if target != IGNORED}
+def scored(row: list[int]) -> Answers:
+    return {position: target for position, target in enumerate(row) if target != IGNORED}
 
 
 @pytest.mark.parametrize(("probe", "solve", "seq_len"), CASES)
@@ -76,7 +76,7 @@ def test_who_knows_the_rule_answers_everything(probe: Probe, solve: Solver, seq_
     for batch in batches:
         assert batch.tokens.shape == batch.targets.shape == (20, seq_len)
         for row, targets in zip(batch.tokens.tolist(), batch.targets.tolist(), strict=True):
-            assert solve(row) == asked(targets)
+            assert solve(row) == scored(targets)
         assert (batch.targets != IGNORED).any()
 
 
@@ -204,11 +204,11 @@ def test_mqar_is_laid_out_as_zoology_defines_it() -> None:
     assert values.max() == 63
     assert (keys.sort(dim=1).values.diff(dim=1) > 0).all()
     assert (values.sort(dim=1).values.diff(dim=1) > 0).all()
-    places = batch.targets != IGNORED
-    assert (places.sum(1) == 4).all()
-    assert not places[:, :8].any()
-    assert not places[:, 1::2].any()
-    assert (batch.tokens[:, 8:][~places[:, 8:]] == 0).all()
+    queries = batch.targets != IGNORED
+    assert (queries.sum(1) == 4).all()
+    assert not queries[:, :8].any()
+    assert not queries[:, 1::2].any()
+    assert (batch.tokens[:, 8:][~queries[:, 8:]] == 0).all()
 
 
 def test_mqar_gaps_follow_the_power_law_one_after_the_other() -> None:

@@ -30,7 +30,7 @@ class Shards(StreamData):
     A nanoGPT meta.pkl is never opened, since unpickling runs code: give data.vocab_size instead.
 
     Args:   train, val: files, as glob patterns. vocab_size: how many different tokens there are.
-            tokenizer: the one that made the files, if it is at hand; without it bits per byte are unknown.
+            tokenizer: the one that made the files, if available; without it bits per byte are unknown.
     Raises: FileNotFoundError: nothing matches. ValueError: truncated files or another format, tokens outside the vocabulary.
     """
 

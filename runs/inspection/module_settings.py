@@ -33,7 +33,7 @@ def settings(module: nn.Module) -> list[str]:
     return found
 
 
-def parts(module: nn.Module) -> list[nn.Module]:
+def sub_blocks(module: nn.Module) -> list[nn.Module]:
     """The blocks that a module is built from, without bare projections and identities."""
     return [part for part in module.children() if not type(part).__module__.startswith("torch.") and not is_identity(part)]
 

@@ -16,7 +16,7 @@ from .pool import first_token
 
 
 class MaskedLM:
-    """Masked tokens, from both sides; and of two segments, whether the second goes on where the first ends.
+    """Masked tokens, from both sides; and of two segments, whether the second continues the first.
 
     L = -mean over masked t of log p(x_t | the row) - nsp_weight * mean over rows of log p(label | the row)
 

@@ -14,7 +14,7 @@ MASKED, REPLACED = 0.8, 0.1  # of the tokens that are predicted; the others stay
 class MaskedText(WithSpecialTokens):
     """Rows as BERT reads them: some tokens are predicted, and most of these are masked.
 
-    [CLS] A [SEP] B [SEP], types 0 and 1: half of the time B goes on where A ends (label 0), else it is of another row
+    [CLS] A [SEP] B [SEP], types 0 and 1: half of the time B continues A (label 0), else it is from another row
     (label 1). Without pairs [CLS] A [SEP]. In each row round(rate * ordinary tokens) tokens are predicted, at least one:
     80 % of them are replaced by [MASK], 10 % by another token, 10 % stay. Special tokens are never predicted.
 
