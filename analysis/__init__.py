@@ -1,4 +1,4 @@
-"""Reading what runs leave behind: tables, comparisons, figures, a page. Never imports torch, never instantiates a record."""
+"""The records of runs as tables, comparisons, figures and a report. Never imports torch, never instantiates a record."""
 
 from analysis.load import RecordError, load, load_curves, load_routing
 

@@ -1,4 +1,4 @@
-"""What each axis does on its own: in a grid of options, one level against another with everything else the same."""
+"""The effect of each axis alone: in a grid of options, one level against another with everything else the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def axis_effects(study: Comparison) -> pd.DataFrame:
     """One row per level of each varying axis, against the baseline's level; empty unless the study is a grid.
 
     Pairs agree in every other choice and in the seed. The differences of one seed are averaged first and the seeds are the
-    sample (n), because the pairs of one seed share their noise. contexts: the settings of the other axes that it was seen in.
+    sample (n), because the pairs of one seed share their noise. contexts: the number of settings of the other axes.
     """
     runs = usable(study.runs, study.metric.column)
     axes = [axis for axis in choices(runs) if runs[axis].nunique(dropna=False) > 1]
@@ -28,20 +28,20 @@ def axis_effects(study: Comparison) -> pd.DataFrame:
 
 
 def _swaps(runs: pd.DataFrame, base: pd.DataFrame, axes: list[str]) -> list[tuple[str, str, str]]:
-    """(axis, level, the baseline's level) for everything that can be swapped."""
-    usual = base.to_dict("records")[0] if len(base) else {}
-    return [(axis, level, usual[axis]) for axis in usual if axis in axes for level in _others(runs[axis], usual[axis])]
+    """(axis, level, the baseline's level) for each level that can replace the baseline's."""
+    default = base.to_dict("records")[0] if len(base) else {}
+    return [(axis, level, default[axis]) for axis in default if axis in axes for level in _others(runs[axis], default[axis])]
 
 
-def _others(levels: pd.Series, usual: str) -> list[str]:
-    return sorted(level for level in levels.dropna().unique() if level != usual)
+def _others(levels: pd.Series, default: str) -> list[str]:
+    return sorted(level for level in levels.dropna().unique() if level != default)
 
 
 def _effect(runs: pd.DataFrame, others: list[str], swap: tuple[str, str, str], column: str) -> tuple[object, ...]:
     axis, level, base = swap
     same = [*others, "seed", "tokens", "train.steps", "data_sha256"]
-    held = runs[[*same, axis, column]].astype(dict.fromkeys(same, str))  # as text, a missing value matches a missing value
-    ours, theirs = (held[held[axis] == option].drop_duplicates(same) for option in (level, base))
+    rows = runs[[*same, axis, column]].astype(dict.fromkeys(same, str))  # as text, a missing value matches a missing value
+    ours, theirs = (rows[rows[axis] == option].drop_duplicates(same) for option in (level, base))
     pairs = ours.merge(theirs, on=same, suffixes=("", "_base"))
     pairs = pairs.assign(difference=pairs[column] - pairs[f"{column}_base"])
     by_seed = pairs.groupby("seed")["difference"].mean().to_numpy(float)

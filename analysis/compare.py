@@ -19,7 +19,7 @@ CONFIDENCE = 0.95
 
 
 class Metric(NamedTuple):
-    """A result: its column among the runs, its column in the curves, and how to speak of it."""
+    """A result: its column among the runs, its column in the curves, and its name and unit in text."""
 
     column: str
     curve: str
@@ -33,12 +33,12 @@ METRICS = (
     Metric("val_accuracy", "accuracy", "validation accuracy", "accuracy", False),
     Metric("val_loss", "loss", "validation loss", "nats per token", True),
 )
-HIDDEN_TOKENS = Metric("val_loss", "loss", "validation loss on hidden tokens", "nats per hidden token", True)
+MASKED_TOKENS = Metric("val_loss", "loss", "validation loss on masked tokens", "nats per masked token", True)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A study put side by side. arms: one row per arm; pairs: one row per arm and seed; differences: one row per other arm."""
+    """A study's arms side by side. arms: a row per arm; pairs: a row per arm and seed; differences: a row per other arm."""
 
     runs: pd.DataFrame
     metric: Metric
@@ -49,14 +49,14 @@ class Comparison:
     noise: dict[str, Any]
 
     @property
-    def places(self) -> int:
-        """Decimals that a result deserves: two digits of the seed noise."""
+    def decimals(self) -> int:
+        """Decimals of a result: two digits of the seed noise."""
         sd = self.noise["sd"]
         return min(5, max(2, round(-math.log10(sd)) + 1)) if sd > 0 else 3
 
 
 def compare(runs: pd.DataFrame, baseline: str | None = None) -> Comparison:
-    """Everything that can be said of one study from its table of runs; ``baseline`` names an arm, None: as the study says."""
+    """The comparison of one study from its table of runs; ``baseline`` names an arm, None: as the study's config has it."""
     studies = sorted(runs["study"].unique())
     if len(studies) > 1:
         raise RecordError(f"{len(studies)} studies lie here ({', '.join(studies)}): name the folder of one of them")
@@ -69,49 +69,49 @@ def compare(runs: pd.DataFrame, baseline: str | None = None) -> Comparison:
 
 
 def too_few(n: int) -> str:
-    """The sentence that a small number of seeds carries everywhere; empty where there are enough."""
+    """The warning for a small number of seeds; empty where there are enough."""
     what = "an interval, not a verdict" if n > 1 else "neither interval nor verdict"
     return "" if n >= ENOUGH else f"n = {n} seed{'s' * (n != 1)}: {what} ({ENOUGH} needed)"
 
 
 def short_names(study: Comparison) -> dict[str, str]:
-    """What to call each arm beside its baseline: in a grid, only the options that differ ("moe + rotary"), else its own name.
+    """A name for each arm beside its baseline: in a grid, only the options that differ ("moe + rotary"), else its own name.
 
     A dagger marks an arm that sees later tokens where the baseline does not.
     """
     base, arms = study.baseline.split(", "), [str(arm) for arm in study.arms.index]
     names = {arm: arm for arm in arms}
     if len(base) > 1 and all(len(arm.split(", ")) == len(base) for arm in arms):
-        parts = {arm: [part for part, usual in zip(arm.split(", "), base, strict=True) if part != usual] for arm in arms}
+        parts = {arm: [part for part, default in zip(arm.split(", "), base, strict=True) if part != default] for arm in arms}
         short = {arm: " + ".join(differing) or "baseline" for arm, differing in parts.items()}
         names = short if len(set(short.values())) == len(arms) else names
-    ahead = looking_ahead(study)
+    ahead = non_causal_arms(study)
     return {arm: f"{name} †" if arm in ahead else name for arm, name in names.items()}
 
 
-def looking_ahead(study: Comparison) -> list[str]:
-    """The arms that see later tokens where the baseline does not, and so do not compare with it."""
+def non_causal_arms(study: Comparison) -> list[str]:
+    """The arms that see later tokens where the baseline does not, and so cannot be compared with it."""
     causal = study.arms["causal"]
     return [str(arm) for arm in study.arms.index[~causal]] if causal[study.baseline] else []
 
 
 def usable(runs: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The runs that came to their end with a finite value."""
+    """The finished runs with a finite value."""
     return runs[(runs["status"] == "done") & np.isfinite(runs[column].astype(float))]
 
 
 def choose_metric(runs: pd.DataFrame) -> Metric:
-    """Bits per byte where text was modelled, the loss where tokens were hidden, else accuracy (probes), else the loss."""
-    hidden = "objective" in runs and (runs["objective"] == "masked_lm").all()
-    for metric in (HIDDEN_TOKENS,) if hidden else METRICS:
+    """Bits per byte where text was modelled, the loss where tokens were masked, else accuracy (probes), else the loss."""
+    masked = "objective" in runs and (runs["objective"] == "masked_lm").all()
+    for metric in (MASKED_TOKENS,) if masked else METRICS:
         if metric.column in runs and len(usable(runs, metric.column)):
             return metric
     counts = ", ".join(f"{count} {status}" for status, count in runs["status"].value_counts().items())
-    raise RecordError(f"no finished run with a result among {len(runs)} ({counts}): give the study's command again to go on")
+    raise RecordError(f"no finished run with a result among {len(runs)} ({counts}): give the study's command again to continue")
 
 
 def choose_baseline(runs: pd.DataFrame, wanted: str | None = None) -> str:
-    """The arm asked for, else the one that the study's config names, else the one with most finished runs, the oldest first."""
+    """The wanted arm, else the one that the study's config names, else the one with most finished runs, the oldest first."""
     done = (runs["status"] == "done").groupby(runs["arm"], dropna=False).sum()
     started = runs["started"].astype(str).groupby(runs["arm"], dropna=False).min()
     order = sorted(done.index, key=lambda arm: (-done[arm], started[arm], arm))
@@ -144,7 +144,7 @@ def summarise(runs: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 def same_seed_pairs(runs: pd.DataFrame, metric: Metric, baseline: str) -> pd.DataFrame:
     """One row per arm and seed that both the arm and the baseline finished: value, baseline_value, difference, refused.
 
-    ``refused`` says why the two numbers must not be subtracted (other data, other budget); it is empty where they may.
+    ``refused`` is the reason why the two numbers must not be subtracted (other data, other budget), empty where they may.
     """
     budget = {"data_sha256": "data", "data": "data", "train.steps": "steps", "tokens": "training tokens"}
     if metric.column == "val_loss":
@@ -158,7 +158,7 @@ def same_seed_pairs(runs: pd.DataFrame, metric: Metric, baseline: str) -> pd.Dat
     for column in columns:
         mine, theirs = pairs[column], pairs[f"baseline_{column}"]
         for row in pairs.index[(mine != theirs) & ~(mine.isna() & theirs.isna()) & (refused == "")]:
-            refused[row] = f"different {budget[column]} ({_short(mine[row])}, baseline {_short(theirs[row])})"
+            refused[row] = f"different {budget[column]} ({_as_text(mine[row])}, baseline {_as_text(theirs[row])})"
     pairs = pairs.assign(difference=pairs["value"] - pairs["baseline_value"], refused=refused)
     return pairs[["arm", "seed", "value", "baseline_value", "difference", "refused"]]
 
@@ -217,7 +217,7 @@ def welch_interval(first: np.ndarray, second: np.ndarray) -> tuple[float, float,
 
 
 def sign_flip_p(differences: np.ndarray) -> float:
-    """Exact two-sided p: the share of the 2^n sign patterns whose sum is at least as far from zero as the one that was seen.
+    """Exact two-sided p: the share of the 2^n sign patterns whose sum is at least as far from zero as the observed one.
 
     Counted through the sums of two halves, so that 40 seeds take a second; nan for none and for more.
     """
@@ -226,9 +226,9 @@ def sign_flip_p(differences: np.ndarray) -> float:
         return math.nan
     left, right = (_signed_sums(half) for half in (differences[: n // 2], differences[n // 2 :]))
     right = np.sort(right)
-    seen = abs(float(np.sum(differences))) * (1 - 1e-12) - 1e-15  # a tie counts, whatever the rounding
-    below = np.searchsorted(right, -seen - left, side="right")
-    above = len(right) - np.searchsorted(right, seen - left, side="left")
+    observed = abs(float(np.sum(differences))) * (1 - 1e-12) - 1e-15  # a tie counts, whatever the rounding
+    below = np.searchsorted(right, -observed - left, side="right")
+    above = len(right) - np.searchsorted(right, observed - left, side="left")
     return min(1.0, float(np.sum(below + above)) / 2**n)
 
 
@@ -278,7 +278,7 @@ def _reading(row: dict[str, Any]) -> str:
 
 
 def _note(row: dict[str, Any], runs: pd.DataFrame) -> str:
-    """What a reader must know before using the row, most damaging first."""
+    """Caveats of the row, the most damaging first."""
     notes = [f"refused: {row['refused']}"] if row["refused"] else []
     if row["ahead"]:
         notes.append("sees later tokens: not comparable as a language model")
@@ -286,7 +286,7 @@ def _note(row: dict[str, Any], runs: pd.DataFrame) -> str:
         count = int((runs["status"] == status).sum())
         if count:
             notes.append(
-                f"{count} of {len(runs)} runs {status}" + (": the numbers speak for the others only" if row["n"] else "")
+                f"{count} of {len(runs)} runs {status}" + (": the numbers are those of the others only" if row["n"] else "")
             )
     if not row["refused"] and not row["n"]:
         notes.append("no seed that both this arm and the baseline finished")
@@ -301,7 +301,7 @@ def _ratio(value: float, base: float) -> float:
     return float(value / base) if base else math.nan
 
 
-def _short(value: object) -> str:
+def _as_text(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         return f"{value:.0f}"
     return str(value)[:8] if len(str(value)) == 64 else str(value)

@@ -1,4 +1,4 @@
-"""Numbers as people read them: three digits and a prefix, a true minus sign, a dash where there is no number."""
+"""Numbers as text: three digits and a prefix, a true minus sign, a dash where there is no number."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tick(value: float, step: float, unit: str = "") -> str:
     if value == 0:
         return "0"
     scale, prefix = _scale(value, unit)
-    near = 0.01 * (step or value) / scale  # what the eye cannot tell from the tick's true place
+    near = 0.01 * (step or value) / scale  # less than the eye can distinguish
     number = next((f"{value / scale:.{p}f}" for p in range(6) if abs(round(value / scale, p) - value / scale) <= near), "")
     return (number or f"{value / scale:.6g}") + (f" {prefix}{unit}" if unit else prefix)
 
@@ -42,29 +42,29 @@ def three(value: float) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
-def fixed(value: float, places: int = 3) -> str:
-    return f"{value:.{places}f}".replace("-", MINUS) if math.isfinite(value) else NONE
+def fixed(value: float, decimals: int = 3) -> str:
+    return f"{value:.{decimals}f}".replace("-", MINUS) if math.isfinite(value) else NONE
 
 
-def signed(value: float, places: int = 3) -> str:
+def signed(value: float, decimals: int = 3) -> str:
     """A sign always, except on what rounds to zero."""
     if not math.isfinite(value):
         return NONE
-    text = f"{value:+.{places}f}"
+    text = f"{value:+.{decimals}f}"
     return text[1:] if not text.strip("+-0.") else text.replace("-", MINUS)
 
 
-def interval(low: float, high: float, places: int = 3) -> str:
-    return f"[{signed(low, places)}, {signed(high, places)}]" if math.isfinite(low) else ""
+def interval(low: float, high: float, decimals: int = 3) -> str:
+    return f"[{signed(low, decimals)}, {signed(high, decimals)}]" if math.isfinite(low) else ""
 
 
-def delta(row: Mapping[Any, Any], places: int) -> str:
-    """A difference with its interval, as far as there is one."""
-    return f"{signed(row['difference'], places)} {interval(row['low'], row['high'], places)}".strip()
+def delta(row: Mapping[Any, Any], decimals: int) -> str:
+    """A difference and, if there is one, its interval."""
+    return f"{signed(row['difference'], decimals)} {interval(row['low'], row['high'], decimals)}".strip()
 
 
 def percent(value: float) -> str:
-    """A mismatch: nothing below a twentieth of a percent is worth a digit."""
+    """A mismatch; below a twentieth of a percent it counts as equal."""
     if not math.isfinite(value):
         return NONE
     return "=" if abs(value) < 0.05 else f"{value:+.{1 if abs(value) < 9.95 else 0}f} %".replace("-", MINUS)
@@ -79,6 +79,6 @@ def count(number: int, what: str) -> str:
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
-    """a, b and c; a long list is cut, and says so."""
+    """a, b and c; a long list is cut, with the number of the others."""
     shown = list(names[:most]) + ([f"{len(names) - most} more"] if len(names) > most else [])
     return "".join(shown) if len(shown) < 2 else ", ".join(shown[:-1]) + " and " + shown[-1]

@@ -54,10 +54,10 @@ def load_curves(path: str | Path) -> pd.DataFrame:
     """One row per logged step of each run: run, arm, seed, step, split (train or val), loss, tokens, seconds, flops ..."""
     names = ["loss", "bits_per_byte", "accuracy", "lr", "grad_norm", "tokens", "seconds", "flops", "tokens_per_s"]
     rows = [
-        place | {"step": row["step"], "split": row["split"]} | {name: row.get(name) for name in names}
-        for place, row in _metrics(path, routing=False)
+        keys | {"step": row["step"], "split": row["split"]} | {name: row.get(name) for name in names}
+        for keys, row in _metrics(path, routing=False)
     ]
-    curves = pd.DataFrame(rows, columns=[*_PLACE, "step", "split", *names])
+    curves = pd.DataFrame(rows, columns=[*_RUN_KEYS, "step", "split", *names])
     curves[names] = curves[names].astype(float)
     return curves.drop_duplicates(["study", "run", "step", "split"], keep="last", ignore_index=True)
 
@@ -65,19 +65,19 @@ def load_curves(path: str | Path) -> pd.DataFrame:
 def load_routing(path: str | Path) -> pd.DataFrame:
     """One row per expert, layer and logged step: its share of the assignments, and the layer's entropy, dropped, dead."""
     rows = [
-        place
+        keys
         | {"step": row["step"], "layer": row["layer"], "expert": expert, "n_experts": len(row["load"]), "share": share}
         | {name: row.get(name) for name in ("entropy", "dropped", "dead")}
-        for place, row in _metrics(path, routing=True)
+        for keys, row in _metrics(path, routing=True)
         for expert, share in enumerate(row["load"])
     ]
     names = ["share", "entropy", "dropped", "dead"]
-    routing = pd.DataFrame(rows, columns=[*_PLACE, "step", "layer", "expert", "n_experts", *names])
+    routing = pd.DataFrame(rows, columns=[*_RUN_KEYS, "step", "layer", "expert", "n_experts", *names])
     routing[names] = routing[names].astype(float)
     return routing.drop_duplicates(["study", "run", "step", "layer", "expert"], keep="last", ignore_index=True)
 
 
-_PLACE = ("study", "run", "arm", "seed", "status")
+_RUN_KEYS = ("study", "run", "arm", "seed", "status")
 
 
 def choices(runs: pd.DataFrame) -> list[str]:
@@ -148,7 +148,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _metrics(path: str | Path, *, routing: bool) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """(place, row) for the rows of every run that are, or are not, about routing."""
+    """(the run's keys, row) for the rows of every run that are, or are not, about routing."""
     for run in load(path).to_dict("records"):
         file = Path(run["folder"]) / METRICS
         lines = _read(file).split("\n") if file.exists() else []
@@ -162,7 +162,7 @@ def _metrics(path: str | Path, *, routing: bool) -> Iterator[tuple[dict[str, Any
             wrong = [name for name, kind in wanted.items() if not isinstance(row.get(name), kind)]
             if wrong:
                 raise _broken(file, f'line {number} has no usable "{wrong[0]}"')
-            yield {name: run[name] for name in _PLACE}, row
+            yield {name: run[name] for name in _RUN_KEYS}, row
 
 
 def _read(file: Path) -> str:

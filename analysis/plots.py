@@ -1,4 +1,4 @@
-"""The figures of differences: every arm against the baseline, and every option of a grid against the usual one."""
+"""The figures of differences: every arm against the baseline, and every option of a grid against the baseline's."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from analysis.compare import Comparison, short_names
 from analysis.digits import delta, percent, signed, times
 from analysis.style import BLACK, BLUE, GREY, MOST_ROWS, VERMILLION, WIDTH, Drawing, label_room, short, styled
 
-LOOKS = {"good": ("o", BLUE, BLUE), "bad": ("s", VERMILLION, VERMILLION), "open": ("D", GREY, "white")}
+MARKS = {"good": ("o", BLUE, BLUE), "bad": ("s", VERMILLION, VERMILLION), "open": ("D", GREY, "white")}
 LETTER = 0.0066  # the width of a letter in the columns of text, as a share of the figure's
 
 
 @styled
 def forest(study: Comparison) -> Drawing | None:
-    """Same-seed differences against the baseline with their intervals, best first, and the price of each beside it."""
+    """Same-seed differences against the baseline with their intervals, best first, and the cost of each beside it."""
     table, names = study.differences, short_names(study)
     if table.empty:
         return None
     if len(table) > MOST_ROWS:
         table = pd.concat([table.head(MOST_ROWS // 2), table.tail(MOST_ROWS // 2)])
-    told = [delta(row, study.places) for row in table.to_dict("records")]
+    intervals = [delta(row, study.decimals) for row in table.to_dict("records")]
     columns = {
-        "difference [95 %]": told,
+        "difference [95 %]": intervals,
         "n": [str(n) for n in table["n"]],
         "speed": [times(ratio) for ratio in table["tokens_per_s_ratio"]],
         "params": [percent(p) for p in table["total_params_percent"]],
@@ -48,15 +48,15 @@ def forest(study: Comparison) -> Drawing | None:
     data = data.assign(seeds=[" ".join(map(repr, values)) for values in seeds])
     caption = (
         "Large marks are means over seeds with 95 % t intervals, small dots the single seeds. Blue circles are better and "
-        "orange squares worse by more than the interval; hollow diamonds are not told apart from the baseline or, with †, do "
-        "not compare."
+        "orange squares worse by more than the interval; hollow diamonds cannot be distinguished from the "
+        "baseline or, with †, not compared with it."
     )
     if study.noise["df"]:
-        caption += " Grey band: one standard deviation of a single run over seeds, the size of luck."
+        caption += " Grey band: one standard deviation of a single run over seeds, the size of chance."
     if len(study.differences) > MOST_ROWS:
         caption += f" The best and the worst {MOST_ROWS // 2} of {len(study.differences)} arms."
-    said = "; ".join(f"{arm} {words}" for arm, words in list(zip(table["arm"], told, strict=True))[:12])
-    alt = f"Forest plot of differences in {study.metric.name} against {study.baseline}: {said}."
+    summary = "; ".join(f"{arm} {text}" for arm, text in list(zip(table["arm"], intervals, strict=True))[:12])
+    alt = f"Forest plot of differences in {study.metric.name} against {study.baseline}: {summary}."
     return Drawing("differences", "Same-seed differences", caption, alt, data, figure)
 
 
@@ -65,14 +65,14 @@ def axis_plot(study: Comparison, effects: pd.DataFrame) -> Drawing | None:
     """In a grid: each option against the baseline's, everything else the same, averaged over all the rest."""
     if effects.empty:
         return None
-    rows, places = effects.to_dict("records"), study.places
+    rows, decimals = effects.to_dict("records"), study.decimals
     lower, higher = ("good", "bad") if study.metric.lower_is_better else ("bad", "good")
-    told = [delta(row, places) for row in rows]
+    intervals = [delta(row, decimals) for row in rows]
     columns = {
-        "difference [95 %]": told,
+        "difference [95 %]": intervals,
         "seeds": [str(row["n"]) for row in rows],
         "settings": [str(row["contexts"]) for row in rows],
-        "over settings": [f"{signed(row['smallest'], places)} … {signed(row['largest'], places)}" for row in rows],
+        "over settings": [f"{signed(row['smallest'], decimals)} … {signed(row['largest'], decimals)}" for row in rows],
     }
     labels = [f"{row['axis']}: {row['level']} for {row['base']}" for row in rows]
     figure, ax = _rows(labels, columns)
@@ -83,8 +83,8 @@ def axis_plot(study: Comparison, effects: pd.DataFrame) -> Drawing | None:
         "One option swapped for another with all other choices and the seed the same, averaged over every setting of the other "
         "axes and then over seeds. Small dots: the settings in which it did least and most; far apart, the axes interact."
     )
-    said = "; ".join(f"{name} {words}" for name, words in zip(labels, told, strict=True))
-    alt = f"What each option alone does to {study.metric.name}: {said}."
+    summary = "; ".join(f"{name} {text}" for name, text in zip(labels, intervals, strict=True))
+    alt = f"What each option alone does to {study.metric.name}: {summary}."
     return Drawing("axes", "Axis by axis", caption, alt, effects, figure)
 
 
@@ -107,40 +107,40 @@ def _rows(labels: list[str], columns: dict[str, list[str]]) -> tuple[Figure, Axe
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)
     size, right = (7.5 if many else 8.5), 1.0
-    look: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "center", "fontsize": size}
+    style: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "center", "fontsize": size}
     for (head, cells), room in zip(columns.items(), widths, strict=True):
         right += room / width
-        ax.text(right, -1, head, fontweight="bold", **look)
-        for place, cell in enumerate(cells):
-            ax.text(right, place, cell, **look)
-    for place in range(0, len(labels), 2):
-        ax.axhspan(place - 0.5, place + 0.5, color="#fafbfc", lw=0, zorder=-2)
+        ax.text(right, -1, head, fontweight="bold", **style)
+        for y, cell in enumerate(cells):
+            ax.text(right, y, cell, **style)
+    for y in range(0, len(labels), 2):
+        ax.axhspan(y - 0.5, y + 0.5, color="#fafbfc", lw=0, zorder=-2)
     return figure, ax
 
 
 def _intervals(ax: Axes, rows: list[dict[Any, Any]], kinds: list[str], points: list[list[float]]) -> None:
-    """Means and intervals, one row each; what lies far outside is cut off with an arrow, its number stands in the text."""
+    """Means and intervals, one row each; what lies far outside is cut off with an arrow, its number is in the columns."""
     left, right = _limits(pd.DataFrame(rows)[["low", "high", "difference"]])
     ax.set_xlim(left, right)
-    for place, (row, kind, seeds) in enumerate(zip(rows, kinds, points, strict=True)):
+    for y, (row, kind, seeds) in enumerate(zip(rows, kinds, points, strict=True)):
         if not math.isfinite(row["difference"]):
             reason = row.get("refused") or "nothing to compare"
-            ax.text(0, place, reason, fontsize=8, color=GREY, style="italic", ha="center", va="center")
+            ax.text(0, y, reason, fontsize=8, color=GREY, style="italic", ha="center", va="center")
             continue
-        marker, edge, face = LOOKS[kind]
-        ax.plot(seeds, [place + 0.27] * len(seeds), "o", color=edge, alpha=0.55, ms=3, mew=0)
-        ax.plot([row["low"], row["high"]], [place, place], color=edge, lw=1.7, solid_capstyle="butt", alpha=0.9)
-        ax.plot([row["difference"]], [place], marker, color=edge, mfc=face, ms=6.5, mew=1.3)
+        marker, edge, face = MARKS[kind]
+        ax.plot(seeds, [y + 0.27] * len(seeds), "o", color=edge, alpha=0.55, ms=3, mew=0)
+        ax.plot([row["low"], row["high"]], [y, y], color=edge, lw=1.7, solid_capstyle="butt", alpha=0.9)
+        ax.plot([row["difference"]], [y], marker, color=edge, mfc=face, ms=6.5, mew=1.3)
         ends = [row[name] for name in ("low", "high", "difference") if math.isfinite(row[name])]
         if min(ends) < left:
-            ax.plot([left], [place], "<", color=edge, ms=6, clip_on=False)
+            ax.plot([left], [y], "<", color=edge, ms=6, clip_on=False)
         if max(ends) > right:
-            ax.plot([right], [place], ">", color=edge, ms=6, clip_on=False)
+            ax.plot([right], [y], ">", color=edge, ms=6, clip_on=False)
     ax.axvline(0, color=BLACK, lw=1)
 
 
 def _limits(table: pd.DataFrame) -> tuple[float, float]:
-    """Room for every interval but those that reach three times farther than most; zero always with some air around it."""
+    """Room for every interval but those that reach three times farther than most; zero always with some space around it."""
     reach = table.abs().max(axis=1).dropna()
     limit = float(min(reach.max(), 3 * reach.quantile(0.75))) if len(reach) else 0.0
     limit = 1.08 * limit if limit > 0 else 1.0

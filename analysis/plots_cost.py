@@ -1,4 +1,4 @@
-"""The figures of cost: result against speed and size with the Pareto front, and the bare quantities as bars."""
+"""The figures of cost: result against speed and size with the Pareto front, and the costs themselves as bars."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BARS = {  # column: (title, unit)
     "peak_memory_bytes": ("peak memory", "B"),
     "total_params": ("parameters: total, active", ""),
 }
-PRICES = {  # column: (label, lower is better)
+COSTS = {  # column: (label, lower is better)
     "tokens_per_s": ("throughput, tokens/s (right is better)", False),
     "active_params": ("active parameters (left is better)", True),
     "flops_per_token": ("forward FLOPs per token (left is better)", True),
@@ -43,7 +43,7 @@ PRICES = {  # column: (label, lower is better)
 
 
 @styled
-def costs(study: Comparison) -> Drawing | None:
+def cost_bars(study: Comparison) -> Drawing | None:
     """Throughput, peak memory and parameters per arm, as bars from zero."""
     shown = [column for column in BARS if study.arms[column].notna().any()]
     if not shown:
@@ -72,7 +72,7 @@ def costs(study: Comparison) -> Drawing | None:
     data = pd.concat(parts).rename_axis("arm").reset_index()[["quantity", "arm", "mean", "min", "max"]]
     caption = (
         "Means over seeds, whiskers from the smallest to the largest run; best result first, the baseline in grey. Thin bars: "
-        "the parameters that one token meets."
+        "the parameters that one token uses."
     )
     if len(study.arms) > MOST_ROWS:
         caption += f" The first {MOST_ROWS} of {len(study.arms)} arms."
@@ -87,7 +87,7 @@ def pareto(study: Comparison) -> Drawing | None:
     arms = study.arms[study.arms["mean"].notna()]
     ahead = ~arms["causal"] & bool(study.arms["causal"].to_dict()[study.baseline])
     arms = arms[~ahead]
-    shown = [column for column in PRICES if arms[column].nunique() > 1]
+    shown = [column for column in COSTS if arms[column].nunique() > 1]
     if not shown:
         return None
     low, high = _room_for(arms)
@@ -98,7 +98,7 @@ def pareto(study: Comparison) -> Drawing | None:
     panels[0].set_ylim(low - 0.12 * (high - low), high + 0.12 * (high - low))
     parts = []
     for ax, column in zip(panels, shown, strict=True):
-        label, lower = PRICES[column]
+        label, lower = COSTS[column]
         front = pareto_front(arms[column], arms["mean"], lower_cost=lower, lower_result=study.metric.lower_is_better)
         part = pd.DataFrame({"cost": column, "x": arms[column], "mean": arms["mean"], "sd": arms["sd"], "front": front})
         quantity_axis(ax, label, arms[column], margin=0.12)
@@ -106,11 +106,11 @@ def pareto(study: Comparison) -> Drawing | None:
         parts.append(part)
     data = pd.concat(parts).rename_axis("arm").reset_index()
     caption = (
-        "Means over seeds with their standard deviation. Arms on the dashed front are beaten by no other on both axes at once; "
-        "ringed marks lie on it."
+        "Means over seeds with their standard deviation. On the dashed front are the arms that no other beats on "
+        "both axes at once; ringed marks lie on it."
     )
     if not arms["mean"].between(low, high).all():
-        caption += " What lies far outside stands at the edge; its number is in the CSV."
+        caption += " What lies far outside is drawn at the edge; its number is in the CSV."
     if ahead.any():
         caption += " Arms that see later tokens (†) are left out."
     best = [f"against {column}: {', '.join(part.index[part['front']])}" for column, part in zip(shown, parts, strict=True)]
@@ -120,9 +120,9 @@ def pareto(study: Comparison) -> Drawing | None:
 
 def _bar_labels(ax: Axes, bars: pd.DataFrame, title: str, unit: str) -> None:
     edge = float(bars["max"].max())
-    for place, (mean, end) in enumerate(zip(bars["mean"], bars["max"], strict=True)):
+    for y, (mean, end) in enumerate(zip(bars["mean"], bars["max"], strict=True)):
         if math.isfinite(end):
-            ax.text(end + 0.02 * edge, place, si(mean, unit), va="center", fontsize=8)
+            ax.text(end + 0.02 * edge, y, si(mean, unit), va="center", fontsize=8)
     ax.set_title(title)
     ax.set_xlim(0, edge * 1.22 or 1)
     ax.xaxis.set_major_formatter(Prefixed(unit))
@@ -141,8 +141,8 @@ def _points(ax: Axes, part: pd.DataFrame, study: Comparison, step: str) -> None:
         _point(ax, row["x"], row["y"], row["sd"], found[arm], on_front=row["front"])
     named = [arm for arm, row in rows.items() if len(rows) <= 14 or found[arm].named or row["front"]]
     named = sorted(named, key=lambda arm: (not rows[arm]["front"], arm != study.baseline))
-    places = {arm: (row["x"], row["y"], row["sd"] if math.isfinite(row["sd"]) else 0.0) for arm, row in rows.items()}
-    label_points(ax, places, named, {arm: found[arm].colour if found[arm].named else GREY for arm in rows}, short_names(study))
+    points = {arm: (row["x"], row["y"], row["sd"] if math.isfinite(row["sd"]) else 0.0) for arm, row in rows.items()}
+    label_points(ax, points, named, {arm: found[arm].colour if found[arm].named else GREY for arm in rows}, short_names(study))
 
 
 def _point(ax: Axes, x: float, y: float, sd: float, mark: Mark, *, on_front: bool) -> None:

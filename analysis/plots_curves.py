@@ -19,7 +19,7 @@ QUANTITIES = {"tokens": "training tokens", "flops": "training FLOPs", "seconds":
 def curves(study: Comparison, rows: pd.DataFrame) -> Drawing | None:
     """Held-out result against tokens, FLOPs and seconds: three answers to "for the same what?"."""
     data = mean_curves(study, rows)
-    drawn, lost = data[data["status"] == "done"], data[data["status"] == "diverged"]
+    drawn, diverged = data[data["status"] == "done"], data[data["status"] == "diverged"]
     if drawn.empty:
         return None
     found = marks(study)
@@ -33,7 +33,7 @@ def curves(study: Comparison, rows: pd.DataFrame) -> Drawing | None:
         quantity_axis(ax, label, drawn[quantity])
     _focus(panels[0], drawn)
     top = panels[0].get_ylim()[1]  # what ends above the picture is marked at its upper edge
-    for _, run in lost.groupby("run"):
+    for _, run in diverged.groupby("run"):
         for ax, quantity in zip(panels, QUANTITIES, strict=True):
             ax.plot(run[quantity], run["mean"], color=found[run["arm"].iloc[0]].colour, lw=0.8, ls=":")
             end = (run[quantity].iloc[-1:], run["mean"].iloc[-1:].clip(upper=top))
@@ -45,18 +45,18 @@ def curves(study: Comparison, rows: pd.DataFrame) -> Drawing | None:
         "The same runs three times: at equal tokens the data is equal, at equal FLOPs the arithmetic, at equal seconds the "
         "wall clock (evaluation excluded). Lines are means over seeds, bands their range."
     )
-    if len(lost):
+    if len(diverged):
         caption += f" {TIMES} marks where a run diverged."
     if not all(found[arm].named for arm in arms):
         caption += " Grey: the arms that are neither the baseline nor among the best."
-    said = "; ".join(f"{arm} ends at {fixed(ends[arm], study.places)}" for arm in arms[::-1][:12])
-    alt = f"{study.metric.name} against training tokens, FLOPs and seconds: {said}."
+    summary = "; ".join(f"{arm} ends at {fixed(ends[arm], study.decimals)}" for arm in arms[::-1][:12])
+    alt = f"{study.metric.name} against training tokens, FLOPs and seconds: {summary}."
     return Drawing("curves", "Learning curves", caption, alt, data, figure)
 
 
 @styled
 def gaps(study: Comparison, rows: pd.DataFrame) -> Drawing | None:
-    """How the same-seed difference from the baseline grows or fades as training goes on."""
+    """How the same-seed difference from the baseline grows or fades during training."""
     data = mean_gaps(study, rows)
     if data["step"].nunique() < 3:
         return None
@@ -76,11 +76,11 @@ def gaps(study: Comparison, rows: pd.DataFrame) -> Drawing | None:
     ends = {str(arm): float(mean) for arm, mean in data.groupby("arm")["mean"].last().items()}
     label_ends(ax, {study.baseline: 0.0} | ends, found, short_names(study))
     caption = (
-        "Mean same-seed difference from the baseline at each evaluation, with the range over seeds; lines that cross say that "
-        "the ranking depends on the budget."
+        "Mean same-seed difference from the baseline at each evaluation, with the range over seeds; where lines cross, the "
+        "ranking depends on the budget."
     )
     alt = f"Difference in {study.metric.name} from {study.baseline} over training, for {data['arm'].nunique()} arms."
-    return Drawing("gaps", "The difference as training goes on", caption, alt, data, figure)
+    return Drawing("gaps", "The difference over training", caption, alt, data, figure)
 
 
 def mean_curves(study: Comparison, rows: pd.DataFrame) -> pd.DataFrame:
@@ -89,10 +89,10 @@ def mean_curves(study: Comparison, rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows[(rows["split"] == "val") & np.isfinite(rows[value])]
     done = rows[rows["status"] == "done"].groupby(["arm", "step"], dropna=False)
     mean = done[value].agg(["mean", "min", "max", "count"]).join(done[[*QUANTITIES]].mean()).reset_index()
-    lost = rows[rows["status"] == "diverged"]
+    diverged = rows[rows["status"] == "diverged"]
     parts = [mean.assign(status="done", run="")]
-    if len(lost):
-        parts.append(lost.assign(mean=lost[value], min=lost[value], max=lost[value], count=1))
+    if len(diverged):
+        parts.append(diverged.assign(mean=diverged[value], min=diverged[value], max=diverged[value], count=1))
     columns = ["arm", "status", "run", "step", *QUANTITIES, "mean", "min", "max", "count"]
     return pd.concat([part[columns] for part in parts], ignore_index=True)
 
@@ -100,12 +100,12 @@ def mean_curves(study: Comparison, rows: pd.DataFrame) -> pd.DataFrame:
 def mean_gaps(study: Comparison, rows: pd.DataFrame) -> pd.DataFrame:
     """Mean and range of the same-seed difference per arm and evaluation, for the arms that may be compared."""
     value = study.metric.curve
-    held = rows.loc[
+    results = rows.loc[
         (rows["split"] == "val") & (rows["status"] == "done") & np.isfinite(rows[value]), ["arm", "seed", "step", value]
     ]
-    base = held.loc[held["arm"] == study.baseline, ["seed", "step", value]]
+    base = results.loc[results["arm"] == study.baseline, ["seed", "step", value]]
     fair = study.differences.loc[(study.differences["reading"] != "refused") & (study.differences["n"] > 0), "arm"]
-    pairs = held[held["arm"].isin(fair)].merge(base, on=["seed", "step"], suffixes=("", "_base"))
+    pairs = results[results["arm"].isin(fair)].merge(base, on=["seed", "step"], suffixes=("", "_base"))
     pairs = pairs.assign(difference=pairs[value] - pairs[f"{value}_base"])
     return pairs.groupby(["arm", "step"])["difference"].agg(["mean", "min", "max", "count"]).reset_index()
 

@@ -1,4 +1,4 @@
-"""The figures of the experts: who carries how much, how that came about, and how sure the router is."""
+"""The figures of the experts: the load of each, its history, and the router's entropy."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def expert_load(study: Comparison, routing: pd.DataFrame) -> Drawing | None:
         left=0.075, right=0.9, bottom=0.45 / inches, top=1 - 0.3 / inches, wspace=0.06, hspace=0.8 / (height - 0.55)
     )
     top, image = max(2.0, float(data["mean"].quantile(0.98))), None
-    for place, (ax, arm) in enumerate(zip(panels.flat, arms, strict=False)):
+    for i, (ax, arm) in enumerate(zip(panels.flat, arms, strict=False)):
         table = data[data["arm"] == arm].pivot(index="layer", columns="rank", values="mean")
-        image = _heat(ax, table.reindex(list(layers)), top, list(layers.values()) if place % columns == 0 else [])
+        image = _heat(ax, table.reindex(list(layers)), top, list(layers.values()) if i % columns == 0 else [])
         ax.set_title(short(short_names(study)[arm], 34))
         ax.set_xlabel("experts, busiest first")
     for ax in list(panels.flat)[len(arms) :]:
@@ -70,9 +70,9 @@ def load_history(study: Comparison, routing: pd.DataFrame) -> Drawing | None:
     arms = _least_balanced(study, rows)[:3]
     rows = rows[rows["arm"].isin(arms) & (rows["seed"] == rows.groupby("arm")["seed"].transform("min"))]
     layers = layer_names(rows["layer"])
-    data = rows.assign(place=rows["layer"].map({name: place for place, name in enumerate(layers)}))
-    data = data[["arm", "run", "seed", "place", "layer", "expert", "step", "load"]].sort_values(
-        ["arm", "place", "expert", "step"]
+    data = rows.assign(order=rows["layer"].map({name: i for i, name in enumerate(layers)}))
+    data = data[["arm", "run", "seed", "order", "layer", "expert", "step", "load"]].sort_values(
+        ["arm", "order", "expert", "step"]
     )
     figure = Figure(figsize=(WIDTH, 3.9))
     panels = figure.subplots(1, len(arms), squeeze=False)[0]
@@ -80,9 +80,9 @@ def load_history(study: Comparison, routing: pd.DataFrame) -> Drawing | None:
     top, image = max(2.0, float(data["load"].quantile(0.98))), None
     for ax, arm in zip(panels, arms, strict=True):
         mine = data[data["arm"] == arm]
-        table = mine.pivot(index=["place", "expert"], columns="step", values="load")  # one row per expert, layer by layer
+        table = mine.pivot(index=["order", "expert"], columns="step", values="load")  # one row per expert, layer by layer
         steps = table.columns.to_numpy(float)
-        edges = np.concatenate([steps[:1] - (steps[1] - steps[0]), steps])  # a row of the log speaks for the steps before it
+        edges = np.concatenate([steps[:1] - (steps[1] - steps[0]), steps])  # a row of the log covers the steps before it
         image = ax.pcolormesh(edges, np.arange(len(table) + 1), table.to_numpy(), cmap=HEAT, vmin=0, vmax=top, rasterized=True)
         ends = mine.groupby("layer", sort=False)["expert"].nunique().cumsum()
         ax.hlines(ends[:-1], edges[0], edges[-1], color="white", lw=2)
@@ -98,7 +98,7 @@ def load_history(study: Comparison, routing: pd.DataFrame) -> Drawing | None:
         "One row per expert, over training, in units of an even share: a row that stays dark is an expert that learns nothing."
     )
     alt = f"Heat maps of each expert's load over training for {', '.join(arms)}."
-    return Drawing("load_history", "Expert load over training", caption, alt, data.drop(columns="place"), figure)
+    return Drawing("load_history", "Expert load over training", caption, alt, data.drop(columns="order"), figure)
 
 
 @styled
@@ -134,7 +134,7 @@ def router_health(study: Comparison, routing: pd.DataFrame) -> Drawing | None:
     axes[0].set_ylim(top=max(1.02, axes[0].get_ylim()[1]))
     axes[1].axhline(1, color=INK, lw=0.8)
     axes[2].set_ylim(0, max(axes[2].get_ylim()[1], 1.0))
-    middle = sum(axes[2].get_ylim()) / 2  # the lines of a good router lie on each other: the names go by rank instead
+    middle = sum(axes[2].get_ylim()) / 2  # the lines of a good router coincide: the names are ordered by rank instead
     label_ends(axes[2], dict.fromkeys(arms[::-1], middle), found, short_names(study))
     caption = (
         "Means over layers and seeds, bands their range. Entropy is how undecided the router is about one token: 1 weighs all "
@@ -149,7 +149,7 @@ def _finished(routing: pd.DataFrame) -> pd.DataFrame:
 
 
 def _least_balanced(study: Comparison, loads: pd.DataFrame) -> list[str]:
-    """All arms in the study's order, or the MOST_ARMS whose busiest expert carries most."""
+    """All arms in the study's order, or the MOST_ARMS whose busiest expert has the highest load."""
     worst = loads.groupby("arm")["load"].max().sort_values(ascending=False, kind="stable").index[:MOST_ARMS]
     return [str(arm) for arm in study.arms.index if arm in worst]
 
@@ -164,8 +164,8 @@ def _heat(ax: Axes, table: pd.DataFrame, top: float, names: list[str]) -> AxesIm
                     x, y, f"{value:.1f}" if math.isfinite(value) else "", ha="center", va="center", fontsize=7.5, color=colour
                 )
     n = len(table)
-    kept = list(range(0, n, max(1, math.ceil(n / 12))))
-    ax.set_yticks(kept, [names[place] if names else "" for place in kept])
+    labelled = list(range(0, n, max(1, math.ceil(n / 12))))
+    ax.set_yticks(labelled, [names[y] if names else "" for y in labelled])
     ax.set_xticks([])
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False)

@@ -14,12 +14,12 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from analysis import digits, plots, plots_cost, plots_curves, plots_moe, words
+from analysis import digits, findings, plots, plots_cost, plots_curves, plots_moe
 from analysis.axes import axis_effects
-from analysis.compare import ENOUGH, MATCHED, Comparison, compare, looking_ahead, short_names
+from analysis.compare import ENOUGH, MATCHED, Comparison, compare, non_causal_arms, short_names
+from analysis.findings import terminal_table
 from analysis.load import RecordError, choices, load, load_curves, load_routing
 from analysis.style import Drawing
-from analysis.words import terminal_table
 
 __all__ = ["build", "main", "terminal_table"]
 
@@ -57,11 +57,11 @@ def build(path: str | Path, baseline: str | None = None) -> Path:
 
 
 def verdicts(study: Comparison, effects: pd.DataFrame) -> dict[str, Any]:
-    """The paired comparisons for other programs; what cannot be said is null, and a verdict needs enough seeds."""
+    """The paired comparisons for other programs; unknown values are null, and a verdict needs enough seeds."""
     rows = study.differences.to_dict("records")
     for row in rows:
-        told = row["reading"] if row["p"] < 0.05 and row["reading"] != "unclear" else "inconclusive"
-        row["verdict"] = told if row["n"] >= ENOUGH and not row["ahead"] else None
+        verdict = row["reading"] if row["p"] < 0.05 and row["reading"] != "unclear" else "inconclusive"
+        row["verdict"] = verdict if row["n"] >= ENOUGH and not row["ahead"] else None
     content = {
         "study": study.runs["study"].iloc[0],
         "metric": study.metric.column,
@@ -80,7 +80,7 @@ def _figures(study: Comparison, effects: pd.DataFrame, curves: pd.DataFrame, rou
     sections = {
         "differences": [plots.axis_plot(study, effects), plots.forest(study)],
         "curves": [plots_curves.curves(study, curves), plots_curves.gaps(study, curves)],
-        "cost": [plots_cost.pareto(study), plots_cost.costs(study)],
+        "cost": [plots_cost.pareto(study), plots_cost.cost_bars(study)],
         "experts": [
             plots_moe.expert_load(study, routing),
             plots_moe.load_history(study, routing),
@@ -96,18 +96,21 @@ def _page(study: Comparison, effects: pd.DataFrame, sections: dict[str, list[Dra
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     shown = [digits.fixed, digits.si, digits.signed, digits.percent, digits.times, digits.interval, digits.three, digits.count]
-    pages.filters.update({function.__name__: function for function in [*shown, words.outcome]})
-    images = {name: "data:image/svg+xml;base64," + base64.b64encode(files[f"{name}.svg"]).decode() for name in _names(sections)}
+    pages.filters.update({function.__name__: function for function in [*shown, findings.outcome]})
+    images = {
+        name: "data:image/svg+xml;base64," + base64.b64encode(files[f"{name}.svg"]).decode()
+        for name in _drawing_names(sections)
+    }
     differences = {row["arm"]: row for row in study.differences.to_dict("records")}
     notes = [(row["arm"], _own_note(row["note"])) for _, row in study.differences.iterrows() if _own_note(row["note"])]
     return pages.get_template("report.html.jinja").render(
         study=study,
         name=study.runs["study"].iloc[0],
         names=short_names(study),
-        ahead=looking_ahead(study),
+        ahead=non_causal_arms(study),
         facts=_facts(study.runs, study),
-        findings=words.reading(study, effects),
-        cautions=words.cautions(study),
+        findings=findings.findings(study, effects),
+        cautions=findings.cautions(study),
         arms=[(arm, line, differences.get(arm)) for arm, line in study.arms.iterrows()],
         matched=MATCHED,
         notes=notes,
@@ -119,17 +122,17 @@ def _page(study: Comparison, effects: pd.DataFrame, sections: dict[str, list[Dra
     )
 
 
-def _names(sections: dict[str, list[Drawing]]) -> list[str]:
+def _drawing_names(sections: dict[str, list[Drawing]]) -> list[str]:
     return [drawing.name for drawings in sections.values() for drawing in drawings]
 
 
 def _own_note(note: str) -> str:
-    """Without what is true of every arm alike."""
+    """The note without the parts that are the same for every arm."""
     return "; ".join(part for part in note.split("; ") if not part.startswith("n = "))
 
 
 def _facts(runs: pd.DataFrame, study: Comparison) -> list[tuple[str, str]]:
-    """What was held the same; where the runs differ, all the values."""
+    """What all runs share; where they differ, all the values."""
 
     def values(column: str, cut: int = 40) -> str:
         found = list(runs[column].dropna().unique()) if column in runs else []
@@ -155,7 +158,7 @@ def _facts(runs: pd.DataFrame, study: Comparison) -> list[tuple[str, str]]:
 
 
 def _plain(value: Any) -> Any:
-    """Numpy's numbers as Python's, and nan as null, which JSON can say."""
+    """Numpy's numbers as Python's, and nan as null, since JSON has none."""
     if isinstance(value, dict):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -182,12 +185,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Rebuild a study's report from its records.")
     parser.add_argument("study", type=Path, help="the study's folder, runs/out/<study>")
     parser.add_argument("--baseline", help="the arm to compare the others with, instead of the one that the study names")
-    given = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal without a minus sign still gets its table
     try:
-        page = build(given.study, given.baseline)
-        table = terminal_table(load(given.study), given.baseline)
+        page = build(parsed.study, parsed.baseline)
+        table = terminal_table(load(parsed.study), parsed.baseline)
     except (RecordError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

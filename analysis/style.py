@@ -1,4 +1,4 @@
-"""How figures look: colours that a colour-blind reader tells apart, a mark for each arm, labels that do not collide."""
+"""The style of figures: colours for the colour-blind, a mark for each arm, labels that do not overlap."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with the numbers in it. data holds exactly what is drawn; alt says it to who cannot see it."""
+    """A figure with the numbers in it. data holds exactly what is drawn; alt is the text for screen readers."""
 
     name: str
     title: str
@@ -102,7 +102,7 @@ def styled(draw: Callable[..., Drawing | None]) -> Callable[..., Drawing | None]
 
 
 class Prefixed(Formatter):
-    """Ticks as 800k and 1.2M, with as many digits as tell neighbours apart."""
+    """Ticks as 800k and 1.2M, with enough digits that neighbours differ."""
 
     def __init__(self, unit: str = "") -> None:
         self.unit, self.step = unit, 0.0
@@ -119,10 +119,10 @@ def marks(study: Comparison) -> dict[str, Mark]:
     others = [str(arm) for arm in study.arms.index if arm != study.baseline]
     few = len(others) < STYLED
     found = {study.baseline: Mark(BLACK, "o", "-", True)}
-    for place, arm in enumerate(others):
-        if few or place < len(COLOURS):
-            line = LINES[place // len(COLOURS)]
-            found[arm] = Mark(COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)], line, True)
+    for i, arm in enumerate(others):
+        if few or i < len(COLOURS):
+            line = LINES[i // len(COLOURS)]
+            found[arm] = Mark(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], line, True)
         else:
             found[arm] = Mark(PALE, ".", "-", False)
     return found
@@ -141,8 +141,8 @@ def fence(values: pd.Series[float]) -> tuple[float, float]:
     """The range of the values without outliers (ten times the interquartile range beyond the quartiles)."""
     low, high = values.quantile(0.25), values.quantile(0.75)
     room = 10 * (high - low) or math.inf
-    kept = values[values.between(low - room, high + room)]
-    return float(kept.min()), float(kept.max())
+    inside = values[values.between(low - room, high + room)]
+    return float(inside.min()), float(inside.max())
 
 
 def layer_names(layers: Iterable[str]) -> dict[str, str]:
@@ -154,11 +154,11 @@ def layer_names(layers: Iterable[str]) -> dict[str, str]:
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> np.ndarray:
-    """The nearest places to the wanted ones that keep their order, stay ``gap`` apart and, if there is room, in low..high."""
+    """The nearest heights to the wanted ones that keep the order, stay ``gap`` apart and, if there is room, in low..high."""
     order = np.argsort(wanted, kind="stable")
     clusters: list[tuple[float, int]] = []  # (sum of wanted - rank * gap, size): overlapping ones merge around their mean
-    for place in np.clip(np.asarray(wanted, dtype=float)[order], low, high):
-        total, size = float(place), 1
+    for height in np.clip(np.asarray(wanted, dtype=float)[order], low, high):
+        total, size = float(height), 1
         while clusters and clusters[-1][0] / clusters[-1][1] + clusters[-1][1] * gap > total / size:
             below, n = clusters.pop()
             total, size = total - size * n * gap + below, size + n
@@ -193,8 +193,8 @@ def label_ends(ax: Axes, ends: dict[str, float], found: dict[str, Mark], names: 
     width, height = ax.get_position().size * ax.figure.get_size_inches()  # type: ignore[union-attr]
     room = int((1 - ax.get_position().x1) * WIDTH / 0.076) - 6  # letters
     per_point = (high - low) / (height * 72)
-    places = spread([ends[arm] for arm in arms], 1.25 * size * per_point, low, high)
-    for arm, y in zip(arms, places, strict=True):
+    heights = spread([ends[arm] for arm in arms], 1.25 * size * per_point, low, high)
+    for arm, y in zip(arms, heights, strict=True):
         mark = found[arm]
         sample: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "clip_on": False, "color": mark.colour}
         ax.plot([1.02, 1.02 + 0.3 / width], [y, y], ls=mark.line, lw=1.6, **sample)
@@ -218,9 +218,9 @@ def label_points(
     colours: dict[str, str],
     names: dict[str, str],
 ) -> None:
-    """Names beside points (x, y, half length of the bar through it): each takes the free place nearest to its point."""
+    """Names beside points (x, y, half length of the bar through it): each takes the free position nearest to its point."""
     renderer = FigureCanvasAgg(ax.figure).get_renderer()  # type: ignore[arg-type]
-    ax.get_xlim(), ax.get_ylim()  # a limit that is not yet worked out would put the points elsewhere
+    ax.get_xlim(), ax.get_ylim()  # limits that are not yet computed would move the points
     frame = ax.get_window_extent(renderer)
     taken = []
     for x, y, bar in points.values():

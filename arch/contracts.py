@@ -6,7 +6,8 @@ Letters: b batch, s seq, t tokens (b * s flattened), m d_model, h heads, g kv he
 real token sees, which sees no real token, and which no expert, loss or statistic counts. It is the only mask that callers
 pass: what attention may see, where a recurrence resets and which tokens are real all follow from it.
 
-A block that owns nn.Parameters itself draws them in ``reset_parameters()``: initial weights are drawn anew, per name and seed.
+A block that owns nn.Parameters itself initialises them in ``reset_parameters()``: ``arch.init`` calls it with a random
+stream for each name and seed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Cost:
-    """What a block costs, by its own formula; costs add up.
+    """The cost of a block, by its own formula; costs add up.
 
     params: parameters. active_params: those that one token uses (fewer than params in a MoE).
     flops: forward FLOPs per token in a text of a given length: matrix products only, a multiply-add is 2,
@@ -58,25 +59,25 @@ class Routing(NamedTuple):
 
 
 class Cache:
-    """What a mixer remembers between the steps of decoding: mutated in place, made by ``mixer.init_cache``."""
+    """A mixer's state between the steps of decoding: mutated in place, made by ``mixer.init_cache``."""
 
 
 class Memory(NamedTuple):
-    """What an encoder made of another text: x (batch, n, d_model), and the positions of its tokens, (batch, n) or None."""
+    """An encoder's output: x (batch, n, d_model), and the positions of the source tokens, (batch, n) or None."""
 
     x: Tensor
     positions: Tensor | None = None
 
 
 class Sublayer(nn.Module):
-    """What a layer is made of: a mixer over the sequence or over the channels."""
+    """A part of a layer: a mixer over the sequence or over the channels."""
 
     causal: bool = True  # whether no output depends on a later token; tested by perturbation
-    outputs: tuple[str, ...]  # names of the weights whose product leaves it, as ("o_proj.weight",): ``arch.init`` scales them
+    outputs: tuple[str, ...]  # weights of its output projection, as ("o_proj.weight",): ``arch.init`` scales them
 
     @torch.no_grad()
     def scale_output(self, factor: float) -> None:
-        """Multiply what comes out by the factor, by way of the weights, in place. One whose output is no matrix product
+        """Multiply the output by the factor, by scaling the weights in place. A sublayer whose output is no matrix product
         overrides this instead of declaring ``outputs``."""
         for name in self.outputs:
             self.get_parameter(name).mul_(factor)
@@ -88,8 +89,8 @@ class Sublayer(nn.Module):
 class SequenceMixer(Sublayer):
     """Mixes over the sequence: (batch, seq, d_model) -> (batch, seq, d_model).
 
-    Where ``reads_memory``, forward also takes ``memory: Memory | None``: the other text, which its cache takes over at the
-    first call.
+    Where ``reads_memory``, forward also takes ``memory: Memory | None``, the encoder's output; with a cache, its keys and
+    values are cached at the first call.
     """
 
     reads_memory: bool = False
@@ -135,7 +136,7 @@ class Router(nn.Module):
 
 
 class Position(nn.Module):
-    """How positions are applied. Three ways in, each an identity unless the kind uses it."""
+    """How positions are applied. Three methods, each an identity unless the kind uses it."""
 
     longest: int | None = None  # the longest text, in tokens, that it has positions for; None = any
 
@@ -159,7 +160,7 @@ class Pattern(nn.Module):
     """Which keys a query may see inside one document: a pure function of the two positions, causality included."""
 
     causal: bool
-    reach: int | None = None  # set where distance alone decides: no key further back than this is ever seen, itself included
+    reach: int | None = None  # set where distance alone decides: no key further back than this is seen, itself included
 
     def allows(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
         """positions (..., q) and (..., k) -> boolean (..., q, k)."""
@@ -167,7 +168,7 @@ class Pattern(nn.Module):
 
     def blocks(self, seq: int) -> tuple[int, Tensor] | None:
         """(size, index): cut the text into blocks of ``size``; row i of index lists the key blocks that hold every key that
-        query block i may see, -1 for none. None: nothing worth skipping. This is all that the fast path needs to know."""
+        query block i may see, -1 for none. None: nothing worth skipping. The fast path needs no more than this."""
         return None
 
     def pairs(self, seq: int) -> int:
@@ -191,7 +192,7 @@ class Block(nn.Module):
 
     mixer: SequenceMixer
     ffn: ChannelMixer | None
-    outputs_add_up: bool  # whether what its sublayers add is summed over the depth, un-normalised: ``arch.init`` scales it then
+    outputs_add_up: bool  # whether sublayer outputs are summed over the depth, un-normalised: ``arch.init`` scales them then
 
     def forward(
         self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None, memory: Memory | None = None
@@ -199,7 +200,7 @@ class Block(nn.Module):
         raise NotImplementedError
 
     def mix(self, x: Tensor, positions: Tensor | None, cache: Cache | None, memory: Memory | None) -> Tensor:
-        """The mixer's output; the memory is for those alone that read it."""
+        """The mixer's output; memory is passed only to mixers that read it."""
         if self.mixer.reads_memory:
             y: Tensor = self.mixer(x, positions=positions, cache=cache, memory=memory)
         else:
@@ -208,7 +209,7 @@ class Block(nn.Module):
 
     @property
     def sublayers(self) -> list[Sublayer]:
-        """Those whose outputs make up that of the layer."""
+        """The mixer and the ffn, if there is one."""
         return [self.mixer] if self.ffn is None else [self.mixer, self.ffn]
 
     @property

@@ -1,4 +1,4 @@
-"""Text from a model: what is done to its logits, and the loop that draws token after token."""
+"""Generating text: the transforms of the logits, and the loop that samples token after token."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from .contracts import Position, Sublayer
 from .ffn import MoE
 from .model import Decoder, StackCache
-from .model.encoder_decoder import Reading
+from .model.encoder_decoder import ConditionedDecoder
 
-HIDDEN = float("-inf")  # the logit of a token that is never drawn
+MASKED = float("-inf")  # the logit of a token that is never sampled
 
 
 def temperature(logits: Tensor, value: float) -> Tensor:
@@ -30,7 +30,7 @@ def temperature(logits: Tensor, value: float) -> Tensor:
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
-    """Hides all but the k likeliest tokens: exactly k remain, ties included.
+    """Masks all but the k likeliest tokens: exactly k remain, ties included.
 
     Paper: Fan 2018, arXiv:1805.04833 (section 5.1). Differs: nothing.
     Shape:  logits: (..., vocab_size) -> the same
@@ -39,11 +39,11 @@ def top_k(logits: Tensor, k: int) -> Tensor:
     if k < 1:
         raise ValueError(f"top_k={k}: at least 1 token has to remain; None = all of them")
     best = logits.topk(min(k, logits.shape[-1]), dim=-1)
-    return torch.full_like(logits, HIDDEN).scatter(-1, best.indices, best.values)
+    return torch.full_like(logits, MASKED).scatter(-1, best.indices, best.values)
 
 
 def top_p(logits: Tensor, p: float) -> Tensor:
-    """Hides all but the nucleus, the fewest tokens whose probabilities reach p together.
+    """Masks all but the nucleus, the fewest tokens whose probabilities reach p together.
 
     Paper: Holtzman 2019, arXiv:1904.09751 (section 3.1). Differs: nothing.
     Shape:  logits: (..., vocab_size) -> the same
@@ -56,7 +56,7 @@ def top_p(logits: Tensor, p: float) -> Tensor:
     falling, order = logits.float().sort(dim=-1, descending=True, stable=True)
     probability = falling.softmax(-1)
     before = probability.cumsum(-1) - probability  # what the likelier ones reach without this token
-    return logits.masked_fill(torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= p), HIDDEN)
+    return logits.masked_fill(torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= p), MASKED)
 
 
 def repetition_penalty(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
@@ -74,7 +74,7 @@ def repetition_penalty(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 
 @torch.no_grad()
 def generate(
-    model: Decoder | Reading,
+    model: Decoder | ConditionedDecoder,
     prompts: Sequence[Sequence[int]],
     *,
     max_tokens: int,
@@ -87,20 +87,20 @@ def generate(
     on_token: Callable[[int, int], None] | None = None,
     cache: bool = True,
 ) -> list[list[int]]:
-    """Goes on with each prompt, a token at a time; returns what is new, row by row.
+    """Continues each prompt, a token at a time; returns the new tokens of each row.
 
     token ~ softmax(top_p(top_k(repetition_penalty(logits) / temperature)))
 
     Cost per token: one step of the model with its cache (without: a forward pass over the whole text, the plain twin).
-    Args:   model: a decoder, or what EncoderDecoder.reading gives, with a row of source per prompt. prompts: tokens, of any
+    Args:   model: a decoder, or EncoderDecoder.condition(source), with a row of source per prompt. prompts: tokens, of any
             lengths. max_tokens: new tokens a row at most. temperature: 0 = greedy, the likeliest each time. top_k, top_p:
             None = all tokens. stop: tokens that end their row; they are its last. generator: on the model's device.
-            on_token: called with row and token as soon as it is drawn. cache: whether to use a cache.
+            on_token: called with row and token as soon as it is sampled. cache: whether to use a cache.
     Raises: ValueError: a model that is not causal; an empty prompt, or a token outside the vocabulary; a text longer than the
             position table; a setting out of range.
     """
     _check(model, prompts, max_tokens)
-    pick = _picker(temperature, top_k, top_p, repetition_penalty, generator)
+    choose = _sampler(temperature, top_k, top_p, repetition_penalty, generator)
     rows: list[list[int]] = [[] for _ in prompts]
     if not prompts or max_tokens == 0:
         return rows
@@ -108,14 +108,14 @@ def generate(
     text, positions = _padded(prompts, device)  # twice (b, s); no positions where no row is padded
     seen = torch.zeros(len(prompts), model.embedding.num_embeddings, dtype=torch.bool, device=device).scatter_(1, text, True)
     watched = bool(stop) or on_token is not None  # else the device never waits for the host
-    open_rows, drawn = set(range(len(rows))), []
+    open_rows, sampled = set(range(len(rows))), []
     with _evaluating(model):
         state: StackCache | None = model.init_cache(len(rows), text.shape[1] + max_tokens - 1) if cache else None
         for _ in range(max_tokens):
             logits = model(text, positions=positions, cache=state)[:, -1]
-            token = pick(logits, seen)  # (b, 1)
+            token = choose(logits, seen)  # (b, 1)
             seen.scatter_(1, token, True)
-            drawn.append(token)
+            sampled.append(token)
             if watched:
                 new = token[:, 0].tolist()
                 for row in sorted(open_rows):
@@ -130,17 +130,17 @@ def generate(
                 after = positions[:, -1:] + 1
                 positions = after if cache else torch.cat((positions, after), dim=1)
             text = token if cache else torch.cat((text, token), dim=1)
-    return rows if watched else torch.cat(drawn, dim=1).tolist()
+    return rows if watched else torch.cat(sampled, dim=1).tolist()
 
 
-def _picker(
+def _sampler(
     heat: float, k: int | None, p: float | None, penalty: float, generator: torch.Generator | None
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """What chooses the next tokens: logits (b, vocab_size), seen (b, vocab_size) -> (b, 1)."""
+    """The function that chooses the next tokens: logits (b, vocab_size), seen (b, vocab_size) -> (b, 1)."""
     if not heat >= 0:
         raise ValueError(f"temperature={heat}: 0 (greedy) or a positive number is expected")
 
-    def pick(logits: Tensor, seen: Tensor) -> Tensor:
+    def choose(logits: Tensor, seen: Tensor) -> Tensor:
         logits = logits.float()
         if penalty != 1:
             logits = repetition_penalty(logits, seen, penalty)
@@ -157,23 +157,23 @@ def _picker(
     repetition_penalty(one, one > 0, penalty)
     top_k(one, 1 if k is None else k)
     top_p(one, 1.0 if p is None else p)
-    return pick
+    return choose
 
 
-def _check(model: Decoder | Reading, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
+def _check(model: Decoder | ConditionedDecoder, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
     """Everything that can be refused before the model runs."""
     if not model.causal:
-        blocks = (model.decoder if isinstance(model, Reading) else model).blocks
-        looking = {_kind(sublayer) for block in blocks for sublayer in block.sublayers if not sublayer.causal}
+        blocks = (model.decoder if isinstance(model, ConditionedDecoder) else model).blocks
+        non_causal = {_kind(sublayer) for block in blocks for sublayer in block.sublayers if not sublayer.causal}
         raise ValueError(
-            f"this model looks at later tokens ({', '.join(sorted(looking))}), so it cannot write a text; take a causal one"
+            f"this model sees later tokens ({', '.join(sorted(non_causal))}), so it cannot generate text; take a causal one"
         )
     if max_tokens < 0:
         raise ValueError(f"max_tokens={max_tokens}: 0 or more is expected")
     vocab_size = model.embedding.num_embeddings
     for row, prompt in enumerate(prompts):
         if not prompt:
-            raise ValueError(f"prompt {row} is empty: at least 1 token is needed to go on from")
+            raise ValueError(f"prompt {row} is empty: at least 1 token is needed to continue")
         for token in prompt:
             if not 0 <= token < vocab_size:
                 raise ValueError(f"prompt {row} holds token {token}: the vocabulary has 0 to {vocab_size - 1}")
@@ -187,7 +187,7 @@ def _check(model: Decoder | Reading, prompts: Sequence[Sequence[int]], max_token
 
 
 def _kind(sublayer: Sublayer) -> str:
-    """What a person would have to replace."""
+    """The kind of module that would have to be replaced."""
     kind = type(sublayer).__name__
     by_router = isinstance(sublayer, MoE) and not sublayer.router.causal
     return f"{kind} with {type(sublayer.router).__name__}" if by_router else kind

@@ -1,4 +1,4 @@
-"""A model to use: that of a run, or that of a folder in a published layout, with what reads and writes its tokens."""
+"""A trained model to use: that of a run, or that of a folder in a published layout, with its tokenizer."""
 
 from __future__ import annotations
 
@@ -22,48 +22,49 @@ from .tokenizer import File, Tokenizer
 
 
 @dataclass(frozen=True)
-class Loaded:
+class TrainedModel:
     """A model with weights, on the CPU, in evaluation mode.
 
-    origin: as a command names it. tokenizer: None where tokens stand for no text. framed: a text as this model expects it,
-    with the special tokens around it, if any. specials: tokens by what they are for. ends: tokens at which a text ends.
+    source: the argument that names it, run=FOLDER or weights=FOLDER. tokenizer: None where tokens are no text.
+    encode_prompt: text -> tokens, with the special ones that this model expects around a prompt. specials: tokens by role.
+    stop_tokens: those at which a text ends.
     """
 
-    origin: str
+    source: str
     task: Task
     tokenizer: Tokenizer | None
-    framed: Callable[[str], list[int]]
+    encode_prompt: Callable[[str], list[int]]
     specials: dict[str, int]
-    ends: list[int]
+    stop_tokens: list[int]
 
     @property
     def model(self) -> nn.Module:
         return self.task.model
 
 
-def load(*, run: str | None, weights: str | None) -> Loaded:
+def load(*, run: str | None, weights: str | None) -> TrainedModel:
     """Raises ConfigError, RecordError: not exactly one of them; or, in one line, what cannot be loaded and why."""
     if (run is None) == (weights is None):
         raise ConfigError("give run=FOLDER (of a run) or weights=FOLDER (in a published layout), one of them")
     return of_run(Path(run)) if run is not None else of_weights(Path(str(weights)))
 
 
-def of_run(folder: Path) -> Loaded:
+def of_run(folder: Path) -> TrainedModel:
     restored = restore(folder)
     tokenizer: Tokenizer | None = getattr(restored.data, "tokenizer", None)
     specials = getattr(restored.data, "specials", {})
-    return Loaded(
-        origin=f"run={folder}",
+    return TrainedModel(
+        source=f"run={folder}",
         task=restored.task.eval(),
         tokenizer=tokenizer,
-        framed=lambda text: [] if tokenizer is None else tokenizer.encode(text).tolist(),
+        encode_prompt=lambda text: [] if tokenizer is None else tokenizer.encode(text).tolist(),
         specials=specials,
-        ends=[specials["eos"]] if "eos" in specials else [],
+        stop_tokens=[specials["eos"]] if "eos" in specials else [],
     )
 
 
-def of_weights(folder: Path) -> Loaded:
-    """Numbers are read as they are stored, and computed with in fp32."""
+def of_weights(folder: Path) -> TrainedModel:
+    """Weights are read in the dtype in which they are stored, and computed with in fp32."""
     theirs = weights.read_config(folder)
     run = composed(weights.overrides(theirs)).run
     with torch.device("meta"):
@@ -72,27 +73,27 @@ def of_weights(folder: Path) -> Loaded:
     model.to_empty(device="cpu").load_state_dict({name: t for name, t in ours.items() if not name.startswith("heads.")})
     file = folder / "tokenizer.json"
     if not file.is_file():
-        raise ConfigError(f"weights={folder}: no tokenizer.json there, so its tokens stand for nothing that can be read")
+        raise ConfigError(f"weights={folder}: no tokenizer.json there, so its tokens cannot be read as text")
     tokenizer = File(path=str(file))
-    ends = _listed(theirs.get("eos_token_id"))
-    begins = theirs.get("decoder_start_token_id", theirs.get("bos_token_id"))
-    named = {"bos": begins, "eos": ends[0] if ends else None, "pad": theirs.get("pad_token_id")}
+    stop_tokens = _as_list(theirs.get("eos_token_id"))
+    first = theirs.get("decoder_start_token_id", theirs.get("bos_token_id"))
+    by_role = {"bos": first, "eos": stop_tokens[0] if stop_tokens else None, "pad": theirs.get("pad_token_id")}
 
-    def framed(text: str) -> list[int]:
-        tokens = tokenizer.framed(text)
-        while isinstance(model, Decoder) and tokens and tokens[-1] in ends:  # the text is to go on
+    def encode_prompt(text: str) -> list[int]:
+        tokens = tokenizer.encode_with_specials(text)
+        while isinstance(model, Decoder) and tokens and tokens[-1] in stop_tokens:  # the text is to be continued
             tokens.pop()
         return tokens
 
-    return Loaded(
-        origin=f"weights={folder}",
-        task=Task(model=model, heads={}, questions={}).eval(),
+    return TrainedModel(
+        source=f"weights={folder}",
+        task=Task(model=model, heads={}, terms={}).eval(),
         tokenizer=tokenizer,
-        framed=framed,
-        specials=tokenizer.specials | {role: token for role, token in named.items() if token is not None},
-        ends=ends,
+        encode_prompt=encode_prompt,
+        specials=tokenizer.specials | {role: token for role, token in by_role.items() if token is not None},
+        stop_tokens=stop_tokens,
     )
 
 
-def _listed(tokens: Any) -> list[int]:
+def _as_list(tokens: Any) -> list[int]:
     return [] if tokens is None else list(tokens) if isinstance(tokens, list) else [tokens]

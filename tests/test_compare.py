@@ -106,7 +106,7 @@ def test_diverged_runs_are_counted_and_named(tmp_path: Path) -> None:
     assert study.arms.loc["moe", ["n", "done", "diverged"]].tolist() == [1, 1, 1]
     assert study.arms.loc["hot", ["n", "done", "diverged"]].tolist() == [0, 0, 2]
     notes = study.differences.set_index("arm")["note"]
-    assert notes["moe"].startswith("1 of 2 runs diverged: the numbers speak for the others only")
+    assert notes["moe"].startswith("1 of 2 runs diverged: the numbers are those of the others only")
     assert notes["hot"] == "2 of 2 runs diverged; no seed that both this arm and the baseline finished"
 
 

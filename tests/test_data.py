@@ -375,7 +375,6 @@ def test_one_file_is_split_at_its_last_tenth_and_kept_as_it_is(tmp_path: Path) -
     assert 0.08 < len(data.validation) / len(raw) < 0.12
     assert torch.equal(data.token_bytes, torch.ones(256, dtype=torch.int64))
     assert data.vocab_size == 256
-    assert data.chance is None
 
 
 def test_a_folder_gives_all_its_text_files(folder: Path) -> None:
@@ -507,7 +506,7 @@ def test_shards_give_the_tokens_that_were_written(tmp_path: Path, write: Callabl
     write(tmp_path / "val.bin", np.arange(900, 960))
     data = shards(tmp_path)
     data.check(seq_len=10)
-    assert (data.vocab_size, data.token_bytes, data.chance) == (1000, None, None)
+    assert (data.vocab_size, data.token_bytes) == (1000, None)
     assert [len(part) for part in data.train.parts] == [50, 51, 52]
     assert all(isinstance(part, np.memmap) for part in data.train.parts)
     batch = data.batch(seed=0, step=0, batch_size=60, seq_len=10)

@@ -250,9 +250,9 @@ def test_what_cannot_be_decoded_is_refused() -> None:
         together(cycle(5), [[1], []])
     with pytest.raises(ValueError, match=f"prompt 0 holds token {VOCAB}: the vocabulary has 0 to {VOCAB - 1}"):
         together(model_of(), [[VOCAB]])
-    with pytest.raises(ValueError, match=r"looks at later tokens .*ExpertChoice"):
+    with pytest.raises(ValueError, match=r"sees later tokens .*ExpertChoice"):
         together(tiny_model("ffn=moe", "router=expert_choice"), PROMPTS)
-    with pytest.raises(ValueError, match=r"looks at later tokens .*Attention"):
+    with pytest.raises(ValueError, match=r"sees later tokens .*Attention"):
         together(tiny_model("causal=false"), PROMPTS)
     with pytest.raises(ValueError, match="greedy"):
         temperature(torch.zeros(3), 0.0)

@@ -234,9 +234,9 @@ def test_bytes_add_up_to_those_of_the_docstrings(bpe: bool) -> None:
     (batch,) = data.evaluation(n_batches=1, batch_size=6, seq_len=64)
     assert data.token_bytes is not None
     assert data.token_bytes.shape == (data.vocab_size,)
-    asked = batch.targets[batch.targets != IGNORED]
+    predicted = batch.targets[batch.targets != IGNORED]
     said = [data.decode(row[row != IGNORED]) for row in batch.targets.numpy()]
-    assert data.token_bytes[asked].sum() == sum(len(text.encode()) for text in said)
+    assert data.token_bytes[predicted].sum() == sum(len(text.encode()) for text in said)
     assert set(said) <= set(data.texts()["validation target"])
 
 
@@ -244,7 +244,7 @@ def test_a_tokenizer_that_loses_text_tells_no_bytes(monkeypatch: pytest.MonkeyPa
     class Lowers(Bytes):
         settings = "lower case"
 
-        def spells(self, text: str) -> bool:
+        def is_lossless(self, text: str) -> bool:
             return text == text.lower()
 
     assert Docstrings(tokenizer=Lowers()).token_bytes is None
@@ -303,7 +303,6 @@ def test_too_little_to_split_is_refused_in_one_line(library: Path) -> None:
 def test_the_contract_is_kept() -> None:
     members = [name for name in vars(Data) if not name.startswith("_")]
     assert all(hasattr(Docstrings, name) for name in members)
-    assert docstrings().chance is None
 
 
 # the real library ---------------------------------------------------------------------------------------------------

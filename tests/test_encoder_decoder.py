@@ -25,8 +25,8 @@ def padded(text: Tensor, left: int, right: int) -> tuple[Tensor, Tensor]:
     """The text between other tokens, and the positions that say so."""
     b, n = text.shape
     around = [tokens(b, left, seed=7), text, tokens(b, right, seed=8)]
-    places = [torch.full((left,), -1), torch.arange(n), torch.full((right,), -1)]
-    return torch.cat(around, dim=1), torch.cat(places).expand(b, -1)
+    positions = [torch.full((left,), -1), torch.arange(n), torch.full((right,), -1)]
+    return torch.cat(around, dim=1), torch.cat(positions).expand(b, -1)
 
 
 @every_family
@@ -48,28 +48,28 @@ def test_a_logit_depends_on_all_of_the_source_and_on_no_later_token(family: str)
 @every_family
 def test_padding_around_source_and_target_changes_nothing(family: str, left: int, right: int) -> None:
     model, source, text = built(family), tokens(2, 9), tokens(2, 12, seed=1)
-    wide, places = padded(source, left, right)
+    wide, positions = padded(source, left, right)
     long, own = padded(text, left, right)
-    got = model(wide, long, source_positions=places, positions=own)[:, left : left + 12]
+    got = model(wide, long, source_positions=positions, positions=own)[:, left : left + 12]
     torch.testing.assert_close(got, model(source, text), atol=2e-5, rtol=1e-4)
 
 
 @every_family
 def test_decoding_from_a_source_equals_the_full_forward(family: str) -> None:
     model, source, text = built(family), tokens(2, 9), tokens(2, 12, seed=1)
-    reading = model.reading(*padded(source, 1, 2))
-    cache = reading.init_cache(2, 12)
-    steps = [reading(part, cache=cache) for part in text.split(1, dim=1)]
+    conditioned = model.condition(*padded(source, 1, 2))
+    cache = conditioned.init_cache(2, 12)
+    steps = [conditioned(part, cache=cache) for part in text.split(1, dim=1)]
     torch.testing.assert_close(torch.cat(steps, dim=1), model(source, text), atol=2e-5, rtol=1e-4)
 
 
 @every_family
 def test_a_text_is_written_with_and_without_a_cache_alike(family: str) -> None:
-    reading = built(family).reading(tokens(2, 9))
+    conditioned = built(family).condition(tokens(2, 9))
     prompts = [[3], [5, 1, 4]]  # of unequal length: the first is padded
-    written = generate(reading, prompts, max_tokens=10, temperature=0)
-    assert written == generate(reading, prompts, max_tokens=10, temperature=0, cache=False)
-    other = generate(built(family).reading(tokens(2, 9, seed=3)), prompts, max_tokens=10, temperature=0)
+    written = generate(conditioned, prompts, max_tokens=10, temperature=0)
+    assert written == generate(conditioned, prompts, max_tokens=10, temperature=0, cache=False)
+    other = generate(built(family).condition(tokens(2, 9, seed=3)), prompts, max_tokens=10, temperature=0)
     assert written != other
 
 
@@ -103,7 +103,7 @@ def test_a_cache_takes_the_memory_over_at_the_first_call() -> None:
 def test_cross_attention_without_a_memory_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing to look at"):
         CrossAttention(d_model=8, n_heads=2)(torch.zeros(1, 3, 8))
-    with pytest.raises(ValueError, match="no layer of the decoder looks at the source"):
+    with pytest.raises(ValueError, match="no layer of the decoder attends to the source"):
         EncoderDecoder(encoder=tiny_model("model=encoder"), decoder=tiny_model())
 
 
@@ -111,9 +111,9 @@ def test_cross_attention_without_a_memory_is_refused() -> None:
 def test_told_costs_are_the_built_ones(family: str) -> None:
     model = built(family)
     assert model.cost(20).params == sum(p.numel() for p in model.parameters())
-    reading = model.reading(tokens(1, 20))
-    cache = reading.init_cache(1, 20)
-    reading(tokens(1, 20), cache=cache)
+    conditioned = model.condition(tokens(1, 20))
+    cache = conditioned.init_cache(1, 20)
+    conditioned(tokens(1, 20), cache=cache)
     kept = 0
     for layer in cache.layers:
         parts = layer.state if hasattr(layer, "state") else (layer.k, layer.v) if hasattr(layer, "k") else layer.projected[:2]
@@ -135,8 +135,8 @@ def test_an_encoder_sees_both_sides_and_its_padding_is_not_seen() -> None:
     other = text.clone()
     other[:, -1] = (other[:, -1] + 1) % VOCAB
     assert ((model(other) - before).abs().amax(-1) > 1e-6).all()
-    wide, places = padded(text, 0, 4)
-    torch.testing.assert_close(model(wide, positions=places)[:, :9], before, atol=2e-5, rtol=1e-4)
+    wide, positions = padded(text, 0, 4)
+    torch.testing.assert_close(model(wide, positions=positions)[:, :9], before, atol=2e-5, rtol=1e-4)
     assert not model.causal
 
 
@@ -152,10 +152,10 @@ def test_an_embedding_adds_scale_place_segment_and_norm() -> None:
     torch.manual_seed(0)
     norm = LayerNorm(d_model=6)
     full = Embedding(d_model=6, vocab_size=11, position=Learned(d_model=6, max_seq=9), norm=norm, scale=3.0, n_types=2)
-    text, places, types = torch.tensor([[4, 10]]), torch.tensor([[5, 0]]), torch.tensor([[1, 0]])
-    wanted = norm(3.0 * full.weight[text] + full.position.table.weight[places] + full.types.weight[types])
-    torch.testing.assert_close(full(text, places, types), wanted)
-    torch.testing.assert_close(full(text, places), full(text, places, torch.zeros_like(types)))
+    text, positions, types = torch.tensor([[4, 10]]), torch.tensor([[5, 0]]), torch.tensor([[1, 0]])
+    wanted = norm(3.0 * full.weight[text] + full.position.table.weight[positions] + full.types.weight[types])
+    torch.testing.assert_close(full(text, positions, types), wanted)
+    torch.testing.assert_close(full(text, positions), full(text, positions, torch.zeros_like(types)))
     with pytest.raises(ValueError, match="no segments"):
         Embedding(d_model=6, vocab_size=11)(text, types=types)
 

@@ -182,7 +182,7 @@ def test_a_shared_table_is_kept_once(trained: Trained, capsys: pytest.CaptureFix
 
 def test_an_encoder_does_not_write(trained: Trained) -> None:
     run = trained("model=bert_base", "size=micro", "size.d_model=24", "size.d_ff=48")
-    with pytest.raises(ConfigError, match="its model is of the kind Encoder, which reads and does not write"):
+    with pytest.raises(ConfigError, match="its model is of the kind Encoder, which does not generate text"):
         main([f"run={run}", "prompt=a"])
 
 

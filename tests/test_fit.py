@@ -33,7 +33,7 @@ NUMBERS: dict[str, Any] = {
 class Words:
     """Random tokens; token t stands for t % 3 + 1 bytes."""
 
-    vocab_size, sha256, chance = VOCAB, "0" * 64, None
+    vocab_size, sha256 = VOCAB, "0" * 64
     token_bytes = torch.arange(VOCAB) % 3 + 1
 
     def check(self, *, seq_len: int) -> None: ...

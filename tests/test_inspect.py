@@ -20,14 +20,14 @@ from arch.model import Stack
 from arch.routing import load, pop_routings
 from runs.build.errors import ConfigError
 from runs.command import guarded
-from runs.inspection.drawing import drawing, layer
+from runs.inspection.drawing import draw_layer, drawing
 from runs.inspection.figures import attention_figure, experts_figure, save
 from runs.inspection.folding import Repeat, fold
-from runs.inspection.maps import attention_weights, gates, look
+from runs.inspection.maps import attention_weights, capture, gates
 from runs.inspection.neighbours import neighbours
-from runs.inspection.tokens import Reader
-from runs.inspection.tree import WIDTH, read, tree
-from runs.inspection.wiring import Meeting, wiring
+from runs.inspection.tokens import ReadableTokens
+from runs.inspection.tree import WIDTH, module_tree, tree
+from runs.inspection.wiring import Merge, wiring
 from runs.job.execute import execute
 from runs.look import main
 from runs.tokenizer import Bytes
@@ -61,7 +61,7 @@ def test_a_stack_folds_into_its_pattern() -> None:
 @pytest.mark.parametrize("mixer", options("mixer"))
 def test_the_tree_holds_every_parameter_once(mixer: str) -> None:
     model = tiny_model(f"mixer={mixer}", "position=none")
-    assert read(model).params == sum(parameter.numel() for parameter in model.parameters())
+    assert module_tree(model).params == sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("words", [("model=encoder_decoder",), ("ffn=moe_deepseek",), ("model=bert_base", "size=micro")])
@@ -105,7 +105,7 @@ def test_the_wiring_computes_what_the_layer_computes(block: str) -> None:
 def followed(steps: list[object], block: Block, x: Tensor) -> Tensor:
     """x along the steps of a wiring."""
     for step in steps:
-        if isinstance(step, Meeting):
+        if isinstance(step, Merge):
             assert step.symbol == "+"
             x = sum((followed(path, block, x) for path in step.paths), torch.zeros_like(x))  # type: ignore[arg-type]
         else:
@@ -119,14 +119,14 @@ def layer_of(model: nn.Module) -> Block:
 
 def test_the_wiring_of_a_pre_norm_layer() -> None:
     assert wiring(layer_of(tiny_model())) == [
-        Meeting("+", [RESIDUAL, ["mixer_norm", "mixer"]]),  # type: ignore[list-item]
-        Meeting("+", [RESIDUAL, ["ffn_norm", "ffn"]]),  # type: ignore[list-item]
+        Merge("+", [RESIDUAL, ["mixer_norm", "mixer"]]),  # type: ignore[list-item]
+        Merge("+", [RESIDUAL, ["ffn_norm", "ffn"]]),  # type: ignore[list-item]
     ]
 
 
 def test_side_by_side_what_shares_a_norm() -> None:
-    inner = Meeting("+", [["mixer"], ["ffn"]])
-    assert wiring(layer_of(tiny_model("block=parallel"))) == [Meeting("+", [RESIDUAL, ["norm", inner]])]  # type: ignore[list-item]
+    inner = Merge("+", [["mixer"], ["ffn"]])
+    assert wiring(layer_of(tiny_model("block=parallel"))) == [Merge("+", [RESIDUAL, ["norm", inner]])]  # type: ignore[list-item]
 
 
 class Own(Block):
@@ -147,10 +147,10 @@ class Own(Block):
 def test_a_block_of_ones_own_is_drawn_as_it_runs() -> None:
     block = Own(Attention(d_model=24, n_heads=4))
     (added,) = wiring(block)
-    assert isinstance(added, Meeting)
+    assert isinstance(added, Merge)
     product, factor = added.paths[1]
-    assert (product, factor) == (Meeting("*", [["mixer"], ["gate_proj", "sigmoid"]]), "mul")
-    assert "(*)" in "\n".join(layer(block).lines)
+    assert (product, factor) == (Merge("*", [["mixer"], ["gate_proj", "sigmoid"]]), "mul")
+    assert "(*)" in "\n".join(draw_layer(block).lines)
     assert wiring(Own(Attention(d_model=24, n_heads=4), wild=True)) == ["mixer", "gate_proj"]
 
 
@@ -265,15 +265,15 @@ def test_looking_across_is_seen_too() -> None:
 @pytest.mark.parametrize("mixer", RECURRENT)
 def test_mixers_without_weights_are_named(mixer: str) -> None:
     model = tiny_model(f"mixer={mixer}", "position=none")
-    seen = look(model, tokens(1, 9))
-    assert seen.attention == {}
-    assert seen.without == {f"layers.{i}.mixer": type(layer_of(model).mixer).__name__ for i in range(2)}
+    captured = capture(model, tokens(1, 9))
+    assert captured.attention == {}
+    assert captured.without_weights == {f"layers.{i}.mixer": type(layer_of(model).mixer).__name__ for i in range(2)}
 
 
 def test_looking_leaves_the_model_as_it_was() -> None:
     model = tiny_model("ffn=moe").train()
     before = model(tokens(2, 9))
-    look(model, tokens(1, 9))
+    capture(model, tokens(1, 9))
     assert model.training
     assert pop_routings(model) == {}
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
@@ -282,8 +282,8 @@ def test_looking_leaves_the_model_as_it_was() -> None:
 
 def test_a_text_is_looked_at_in_every_layer() -> None:
     model = tiny_model("model=encoder_decoder", "ffn=moe")
-    seen = look(model, tokens(1, 9), tokens(1, 5))
-    assert {name: tuple(weights.shape) for name, weights in seen.attention.items()} == {
+    captured = capture(model, tokens(1, 9), tokens(1, 5))
+    assert {name: tuple(weights.shape) for name, weights in captured.attention.items()} == {
         "encoder.layers.0.mixer": (4, 9, 9),
         "encoder.layers.1.mixer": (4, 9, 9),
         "decoder.layers.0.mixer": (4, 5, 5),
@@ -291,8 +291,8 @@ def test_a_text_is_looked_at_in_every_layer() -> None:
         "decoder.layers.2.mixer": (4, 5, 5),
         "decoder.layers.3.mixer": (4, 5, 9),
     }
-    assert seen.across == {"decoder.layers.1.mixer", "decoder.layers.3.mixer"}
-    assert set(seen.routings) == {
+    assert captured.cross == {"decoder.layers.1.mixer", "decoder.layers.3.mixer"}
+    assert set(captured.routings) == {
         f"{stack}.layers.{i}.ffn" for stack, i in [("encoder", 0), ("encoder", 1), ("decoder", 1)]
     } | {"decoder.layers.3.ffn"}
 
@@ -301,7 +301,7 @@ def test_a_text_is_looked_at_in_every_layer() -> None:
 def test_expert_choices_are_the_routers(router: str) -> None:
     model = tiny_model("ffn=moe", f"router={router}")
     text = tokens(1, 20)
-    table = gates(look(model, text).routings["layers.0.ffn"])
+    table = gates(capture(model, text).routings["layers.0.ffn"])
     with torch.no_grad():
         model(text)
     routing = pop_routings(model)["layers.0.ffn"]
@@ -341,8 +341,8 @@ def test_a_token_is_its_own_nearest_neighbour_and_a_copy_the_next() -> None:
 
 
 def test_tokens_are_readable() -> None:
-    reader = Reader(Bytes(), {"bos": 256, "eos": 257})
-    assert [reader.name(token) for token in [*"a\n é".encode(), 256, 300]] == [
+    readable = ReadableTokens(Bytes(), {"bos": 256, "eos": 257})
+    assert [readable.label(token) for token in [*"a\n é".encode(), 256, 300]] == [
         "a",
         "\\n",
         " ",
@@ -351,11 +351,15 @@ def test_tokens_are_readable() -> None:
         "[bos]",
         "<300>",
     ]
-    assert reader.marked([1, 2], around=False, before=True) == [256, 1, 2]
-    assert reader.marked([1, 2], around=False, before=False) == reader.marked([1, 2], around=True, before=False) == [1, 2]
-    assert Reader(None, {}).encode("3 1 4") == [3, 1, 4]
+    assert readable.with_specials([1, 2], around=False, before=True) == [256, 1, 2]
+    assert (
+        readable.with_specials([1, 2], around=False, before=False)
+        == readable.with_specials([1, 2], around=True, before=False)
+        == [1, 2]
+    )
+    assert ReadableTokens(None, {}).encode("3 1 4") == [3, 1, 4]
     with pytest.raises(ConfigError, match="give their numbers"):
-        Reader(None, {}).encode("def")
+        ReadableTokens(None, {}).encode("def")
 
 
 def test_figures_are_drawn_for_any_letters_and_sizes(tmp_path: Path) -> None:
@@ -406,10 +410,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def test_the_command_looks_into_a_run(trained: Trained, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run = trained("ffn=moe", "position=rotary")
     assert main([f"run={run}", "text=The sheep", "token=é", "k=3"]) == 0
-    told = capsys.readouterr().out
-    assert "2 x PreNorm, layers 0-1" in told
-    assert re.search(r"nearest to '\\xc3' \(token 195\).*\n   1.000  '\\xc3'.*  195\n", told)
-    assert told.count("nearest to") == 2
+    out = capsys.readouterr().out
+    assert "2 x PreNorm, layers 0-1" in out
+    assert re.search(r"nearest to '\\xc3' \(token 195\).*\n   1.000  '\\xc3'.*  195\n", out)
+    assert out.count("nearest to") == 2
     assert [file.name for file in sorted((run / "inspect").iterdir())] == ["attention.png", "experts.png"]
     assert main([f"run={run}", "text=The sheep", f"out={tmp_path / 'here'}"]) == 0
     assert (tmp_path / "here" / "attention.png").is_file()
@@ -438,16 +442,16 @@ def test_the_command_looks_into_an_encoder_and_an_encoder_decoder(trained: Train
 def test_the_command_shows_a_published_model(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["inspect", "model=llama2_7b", "train.device=cpu"])
     assert main() == 0
-    told = capsys.readouterr().out
-    assert "6,738,415,616 parameters, 6,738,415,616 of them active" in told
-    assert "32 x PreNorm, layers 0-31" in told
+    out = capsys.readouterr().out
+    assert "6,738,415,616 parameters, 6,738,415,616 of them active" in out
+    assert "32 x PreNorm, layers 0-31" in out
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["run=/nowhere"], "run=/nowhere: there is no run"),
-        (["text=a"], "text=a: only a trained model can tell; give its folder, run=..."),
+        (["text=a"], "text=a: this needs a trained model; give its folder, run=..."),
         (["run=x", "text=a", "text=b"], "text: given twice"),
         (["run=x", "txt=a"], "txt: unknown key; did you mean text?"),
     ],

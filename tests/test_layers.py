@@ -101,5 +101,5 @@ def test_a_part_of_a_mixer_does_not_say_what_the_mixer_sees() -> None:
 
 
 def test_what_looks_ahead_is_named_by_the_layers() -> None:
-    with pytest.raises(ValueError, match=r"looks at later tokens \(Attention, MoE with ExpertChoice\)"):
+    with pytest.raises(ValueError, match=r"sees later tokens \(Attention, MoE with ExpertChoice\)"):
         generate(tiny_model("causal=false", "ffn=moe", "router=expert_choice"), [[1]], max_tokens=1)

@@ -18,7 +18,7 @@ from arch.mixer import CrossAttention
 from runs.data.contract import IGNORED, Batch, Data
 from runs.data.draws import HELD_OUT, generator
 from runs.objective import CausalLM, Classification, MaskedLM, Seq2Seq, Task
-from runs.objective.classification import Framed
+from runs.objective.classification import SingleSegment
 from runs.objective.masked_text import MaskedText
 from runs.objective.pool import pooled
 from runs.training.evaluation import evaluate, losses, pieces, weighted
@@ -33,7 +33,7 @@ LETTERS, TOPICS = 24, 4
 class Made:
     """Rows made up from a generator; a subclass says how."""
 
-    vocab_size, sha256, chance, token_bytes = LETTERS, "0" * 64, None, None
+    vocab_size, sha256, token_bytes = LETTERS, "0" * 64, None
     tokenizer: Any = None
 
     def rows(self, rng: np.random.Generator, b: int, s: int) -> Batch:
@@ -61,7 +61,7 @@ class Topics(Made):
 
 
 class Backwards(Made):
-    """A word of two to four letters, padding after it; asked for is the word from its end."""
+    """A word of two to four letters, padding after it; the target is the word reversed."""
 
     bos, eos, pad = range(LETTERS, LETTERS + 3)
     vocab_size = LETTERS + 3
@@ -126,21 +126,21 @@ def original(batch: Batch) -> Tensor:
 @pytest.mark.parametrize("pairs", [True, False])
 def test_each_row_is_asked_for_its_share_of_tokens_and_never_for_a_special_one(pairs: bool) -> None:
     data, batch = masked(pairs)
-    asked = batch.targets != IGNORED
-    assert set(asked.sum(1).tolist()) == {15}
-    assert int(batch.targets[asked].max()) < LETTERS
+    predicted = batch.targets != IGNORED
+    assert set(predicted.sum(1).tolist()) == {15}
+    assert int(batch.targets[predicted].max()) < LETTERS
     row = original(batch)
     special = torch.isin(row, torch.tensor(list(data.specials.values())))
-    assert set(special.sum(1).tolist()) == {data.marks}
-    assert not (asked & special).any()
-    share = asked.float().mean(0)[1:-1]  # of each place: none is preferred
+    assert set(special.sum(1).tolist()) == {data.n_special}
+    assert not (predicted & special).any()
+    share = predicted.float().mean(0)[1:-1]  # at each position: none is preferred
     assert share.min() > 0.05 and share.max() < 0.25
 
 
 def test_of_what_is_asked_for_most_is_hidden_some_replaced_some_left() -> None:
     data, batch = masked()
-    asked = batch.targets != IGNORED
-    shown, right = batch.tokens[asked], batch.targets[asked]
+    predicted = batch.targets != IGNORED
+    shown, right = batch.tokens[predicted], batch.targets[predicted]
     n = len(right)
     hidden, left = (shown == data.specials["mask"]), (shown == right)
     deviation = math.sqrt(0.8 * 0.2 / n)
@@ -148,7 +148,7 @@ def test_of_what_is_asked_for_most_is_hidden_some_replaced_some_left() -> None:
     assert abs(left.float().mean() - (0.1 + 0.1 / LETTERS)) < 4 * deviation  # another token may be the same
     other = shown[~hidden & ~left]
     assert set(other.tolist()) == set(range(LETTERS))
-    assert torch.equal(batch.tokens[~asked], original(batch)[~asked])
+    assert torch.equal(batch.tokens[~predicted], original(batch)[~predicted])
 
 
 def test_the_second_segment_follows_half_of_the_time_and_the_label_says_when() -> None:
@@ -193,9 +193,9 @@ def test_special_tokens_are_the_tokenizers_own_where_it_has_them() -> None:
     assert own.specials == {"pad": LETTERS, "cls": 3, "sep": LETTERS + 1, "mask": 5}
     assert own.vocab_size == LETTERS + 2
     batch = own.batch(seed=0, step=0, batch_size=64, seq_len=40)
-    asked = batch.targets != IGNORED
-    assert not torch.isin(batch.targets[asked], torch.tensor([3, 5])).any()
-    assert 3 not in batch.tokens[:, 1:][asked[:, 1:]]
+    predicted = batch.targets != IGNORED
+    assert not torch.isin(batch.targets[predicted], torch.tensor([3, 5])).any()
+    assert 3 not in batch.tokens[:, 1:][predicted[:, 1:]]
     assert MaskedText(Topics(), rate=0.5, pairs=False).vocab_size == LETTERS + 4
 
 
@@ -300,7 +300,7 @@ def test_padding_is_a_document_of_its_own_wherever_it_stands() -> None:
 
 
 def test_an_encoder_reads_a_class_off_a_token_of_its_own() -> None:
-    data = Framed(Topics())
+    data = SingleSegment(Topics())
     batch = data.batch(seed=0, step=0, batch_size=4, seq_len=16)
     plain = Topics().batch(seed=0, step=0, batch_size=4, seq_len=14)
     assert torch.equal(batch.tokens[:, 1:-1], plain.tokens)
@@ -320,7 +320,7 @@ class Short(Topics):
 
 
 def test_a_frame_closes_behind_the_text_and_before_the_padding() -> None:
-    data = Framed(Short())
+    data = SingleSegment(Short())
     batch, plain = (d.batch(seed=0, step=0, batch_size=8, seq_len=n) for d, n in ((data, 16), (Short(), 14)))
     assert batch.positions is not None and plain.positions is not None
     for row, positions, text, inside in zip(batch.tokens, batch.positions, plain.tokens, plain.positions >= 0, strict=True):
@@ -354,7 +354,7 @@ def test_pieces_give_the_gradient_of_the_whole_batch(objective: Any, words: list
         task, data = made_task(objective, Topics(), *words)
         batch = data.batch(seed=0, step=0, batch_size=8, seq_len=16)
         targets = batch.targets.clone()
-        targets[:3, :8] = IGNORED  # pieces are asked for unequal numbers
+        targets[:3, :8] = IGNORED  # pieces have unequal numbers of targets
         for piece, counts in pieces(task.double(), batch._replace(targets=targets), n, torch.device("cpu")):
             parts = losses(task, piece, counts)
             weighted(task, parts).backward()
@@ -413,7 +413,7 @@ def test_a_model_of_another_kind_is_refused(objective: Any, model: str, message:
 
 
 LEFT_TO_RIGHT = "no mixer of this model sees later tokens"
-LEAK = r"asks for the next token, but this decoder sees it \(Attention is not causal\)"
+LEAK = r"predicts the next token, but this decoder sees it \(Attention is not causal\)"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from analysis import load, load_curves, load_routing, plots, plots_cost, plots_curves, plots_moe, report, words
+from analysis import findings, load, load_curves, load_routing, plots, plots_cost, plots_curves, plots_moe, report
 from analysis.axes import axis_effects
 from analysis.compare import compare
 from analysis.digits import MINUS, NONE, TIMES, interval, percent, si, signed, three, tick
@@ -59,7 +59,7 @@ def test_the_page_names_every_arm_and_every_run(study: Path, page: str) -> None:
 
 def test_the_page_says_what_went_wrong(page: str) -> None:
     for words_in_it in (
-        "1 of 3 runs diverged: the numbers speak for the others only",
+        "1 of 3 runs diverged: the numbers are those of the others only",
         "1 of 3 runs failed",
         "1 of 3 runs unfinished",
         "refused: different data (bbbbbbbb, baseline a3f1c900)",
@@ -165,7 +165,7 @@ def test_the_csv_of_the_curves_is_what_is_plotted(study: Path) -> None:
 
 def test_the_csvs_of_cost_are_what_is_plotted(study: Path) -> None:
     comparison = compare(load(study))
-    drawing = plots_cost.costs(comparison)
+    drawing = plots_cost.cost_bars(comparison)
     data = table(drawing)
     assert drawing is not None
     for ax, quantity in zip(drawing.figure.axes, ("tokens_per_s", "peak_memory_bytes", "total_params"), strict=True):
@@ -254,7 +254,7 @@ def test_a_grid_of_48_arms_gets_its_axes_and_short_names(tmp_path: Path) -> None
     labels = [text.get_text() for text in found["differences"].figure.axes[0].get_yticklabels()]
     assert "moe + rotary" in labels and "sparse" in labels
     study = compare(load(folder))
-    assert "Axis by axis, all else the same: moe for dense" in " ".join(words.reading(study, axis_effects(study)))
+    assert "Axis by axis, all else the same: moe for dense" in " ".join(findings.findings(study, axis_effects(study)))
 
 
 def test_names_beside_the_lines_do_not_overlap(tmp_path: Path) -> None:
@@ -290,10 +290,10 @@ def test_the_reading_gives_the_numbers_of_the_tables(tmp_path: Path) -> None:
         records.run(tmp_path, "moe", seed, 1.95 + shift, choices={"ffn": "moe"})
     runs = load(tmp_path)
     runs.loc[runs["arm"] == "moe", ["tokens_per_s", "total_params"]] = [20000.0, 2.1e6]
-    told = " ".join(words.reading(compare(runs)))
+    text = " ".join(findings.findings(compare(runs)))
     costs = f"0.80{TIMES} the speed, 2.10{TIMES} the parameters and 1.00{TIMES} the active ones"
-    assert f"Against the baseline, moe is 0.050 bits per byte lower [0.025, 0.075] at {costs}." in told
-    assert "Not at equal parameters: moe." in words.cautions(compare(runs))
+    assert f"Against the baseline, moe is 0.050 bits per byte lower [0.025, 0.075] at {costs}." in text
+    assert "Not at equal parameters: moe." in findings.cautions(compare(runs))
 
 
 def test_main_prints_the_table_and_the_path(

@@ -16,7 +16,7 @@ from runs.build.errors import ConfigError
 from runs.command import guarded, parse
 from runs.job.execute import execute
 from runs.job.start import restore
-from runs.sample import Stream, main, sample
+from runs.sample import TextStream, main, sample
 from runs.tokenizer import Bytes, Tokenizer
 from runs.trained import of_run
 from tests.lab import config
@@ -119,7 +119,7 @@ def test_a_stop_ends_the_text(run: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_characters_are_written_whole_and_as_soon_as_they_are() -> None:
     heard: list[str] = []
-    stream = Stream(Bytes(), list(b"a"), heard.append)
+    stream = TextStream(Bytes(), list(b"a"), heard.append)
     for byte in "é€😀b".encode():
         stream.add(byte)
     stream.close()
@@ -130,7 +130,7 @@ def test_characters_are_written_whole_and_as_soon_as_they_are() -> None:
 def test_a_stream_of_any_bytes_is_the_text_of_them_all(seed: int) -> None:
     sequence = np.random.default_rng(seed).choice([0x41, 0x80, 0xBF, 0xC3, 0xE2, 0x82, 0xF0, 0x9F, 0xFF], size=300).tolist()
     heard: list[str] = []
-    stream = Stream(Bytes(), [], heard.append)
+    stream = TextStream(Bytes(), [], heard.append)
     for token in sequence:
         stream.add(token)
     stream.close()
@@ -197,12 +197,12 @@ def test_a_run_without_a_checkpoint_is_refused(trained: Trained, capsys: pytest.
 
 def test_a_probe_has_no_text(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     run = trained("data=copy", "train.seq_len=43")
-    assert "the tokens of its data stand for no text" in refused(capsys, f"run={run}", "prompt=a")
+    assert "the tokens of its data are no text" in refused(capsys, f"run={run}", "prompt=a")
 
 
 def test_a_model_that_looks_ahead_does_not_write(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     run = trained("ffn=moe", "router=expert_choice")
-    assert "looks at later tokens (MoE with ExpertChoice)" in refused(capsys, f"run={run}", "prompt=a")
+    assert "sees later tokens (MoE with ExpertChoice)" in refused(capsys, f"run={run}", "prompt=a")
 
 
 def test_weights_that_are_not_finite_do_not_write(run: Path, tmp_path: Path) -> None:
@@ -225,10 +225,10 @@ def test_an_encoder_decoder_writes_about_what_it_has_read(trained: Trained, caps
     assert main([f"run={run}", f"prompt={signature}", "max_tokens=20", "temperature=0"]) == 0
     model, tokenizer = load_run(run)
     specials = restore(run).data.specials
-    reading = model.reading(torch.from_numpy(tokenizer.encode(signature).astype(np.int64))[None])
+    conditioned = model.condition(torch.from_numpy(tokenizer.encode(signature).astype(np.int64))[None])
     stop = [specials["eos"]]
-    new = generate(reading, [[specials["bos"]]], max_tokens=20, temperature=0, stop=stop, cache=False)[0]
+    new = generate(conditioned, [[specials["bos"]]], max_tokens=20, temperature=0, stop=stop, cache=False)[0]
     assert new
     assert capsys.readouterr().out == tokenizer.decode([token for token in new if token < 256]) + "\n"
-    with pytest.raises(ValueError, match="prompt 0 is empty: at least 1 token is needed to read"):
+    with pytest.raises(ValueError, match="prompt 0 is empty: a source needs at least 1 token"):
         sample(run=str(run), prompt=[""])

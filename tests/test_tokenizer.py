@@ -81,7 +81,7 @@ def test_token_bytes_add_up_to_the_text(tokenizer: Tokenizer, text: str) -> None
     tokens = tokenizer.encode(text)
     assert tokenizer.token_bytes.shape == (tokenizer.vocab_size,)
     assert tokenizer.token_bytes[tokens].sum() == len(text.encode())
-    assert tokenizer.spells(text)
+    assert tokenizer.is_lossless(text)
 
 
 def test_what_is_learnt_from_text_has_no_special_tokens(tokenizer: Tokenizer) -> None:
@@ -166,8 +166,8 @@ def test_missing_package_is_told_with_its_command(kind: Any, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("kind", [BPE, WordPiece])
-def test_what_has_learnt_nothing_says_so(kind: Any) -> None:
-    with pytest.raises(RuntimeError, match=f"this {kind.__name__} has learnt nothing yet"):
+def test_an_untrained_tokenizer_says_so(kind: Any) -> None:
+    with pytest.raises(RuntimeError, match=f"this {kind.__name__} is not trained yet"):
         kind(vocab_size=600).encode("text")
 
 
@@ -334,7 +334,7 @@ def test_added_tokens_count_and_are_read_as_they_are_spelt(tmp_path: Path) -> No
     assert tokens.count(400) == 1
     assert tokenizer.decode(tokens) == text
     assert tokenizer.token_bytes[400] == 13
-    assert tokenizer.spells(text)
+    assert tokenizer.is_lossless(text)
 
 
 def test_a_number_without_a_token_stands_for_nothing(tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ def test_a_number_without_a_token_stands_for_nothing(tmp_path: Path) -> None:
     tokenizer = saved(tmp_path, json.dumps(form))
     assert tokenizer.vocab_size == 405
     assert tokenizer.token_bytes[399:404].tolist() == [0] * 5
-    assert tokenizer.spells(PROSE)
+    assert tokenizer.is_lossless(PROSE)
 
 
 def test_special_tokens_are_found_by_what_they_are_for(tmp_path: Path) -> None:
@@ -375,13 +375,13 @@ def test_a_space_before_the_text_is_put_there_once(made: tokenizers.Tokenizer, t
     np.testing.assert_array_equal(tokens, made.encode(LONG, add_special_tokens=False).ids)
     assert tokenizer.token_bytes[tokens].sum() == len(LONG.encode()) + 1
     assert tokenizer.decode(tokens).removeprefix(" ") == LONG
-    assert tokenizer.spells(LONG)
+    assert tokenizer.is_lossless(LONG)
 
 
 @pytest.mark.parametrize("text", [*AWKWARD, " ", "\n", " a", "a " * 70_000], ids=range(len(AWKWARD) + 4))
 def test_a_file_that_falls_back_to_bytes_spells_any_text(text: str, tmp_path: Path) -> None:
     tokenizer = saved(tmp_path, llama().to_str())
-    assert tokenizer.spells(text)
+    assert tokenizer.is_lossless(text)
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
@@ -405,8 +405,8 @@ def test_a_text_that_does_not_come_back_is_told(
     made: tokenizers.Tokenizer, kept: list[str], lost: list[str], tmp_path: Path
 ) -> None:
     tokenizer = saved(tmp_path, made.to_str())
-    assert [text for text in kept if not tokenizer.spells(text)] == []
-    assert [text for text in lost if tokenizer.spells(text)] == []
+    assert [text for text in kept if not tokenizer.is_lossless(text)] == []
+    assert [text for text in lost if tokenizer.is_lossless(text)] == []
 
 
 @pytest.mark.parametrize("made", [bert(), llama()], ids=["bert", "llama"])

@@ -1,4 +1,4 @@
-"""What stands before the first layer."""
+"""The input of the first layer."""
 
 from __future__ import annotations
 

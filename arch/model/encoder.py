@@ -1,4 +1,4 @@
-"""The encoder: every token of a text, seen together with all the others."""
+"""The encoder: a vector for every token of a text, in the context of all others."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Pooler(nn.Module):
 
 
 class Encoder(Stack):
-    """A stack of layers over an embedding: what every token means in its text.
+    """A stack of layers over an embedding: contextual vectors of the tokens.
 
     x_0 = embedding(tokens, types); x_l = layer_l(x_{l-1}); y = norm(x_L)
 
     Paper: Devlin 2018, arXiv:1810.04805 (BERT). Differs: the layers are whatever is passed in; objectives bring their heads.
     Cost per token: that of its parts.
-    Args:   embedding: tokens to vectors. layers: blocks, first to last; both sides are seen where their mixers are not causal.
+    Args:   embedding: tokens to vectors. layers: blocks, first to last; tokens see both sides where mixers are not causal.
             final_norm: None where the layers end in a norm. pooler: one vector for the text; None = no such vector.
     Shape:  tokens, types: (batch, seq) integers -> (batch, seq, d_model)
     Raises: ValueError: no layer, or one that is no block; a pooled vector asked of an encoder without a pooler.

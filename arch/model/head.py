@@ -1,4 +1,4 @@
-"""What an encoder's outputs are read by."""
+"""A head on an encoder's outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..ffn.activation import activation_by_name
 
 
 class MaskedLMHead(nn.Module):
-    """The logits of a token that was hidden, from the encoder's output at its position.
+    """The logits of a masked token, from the encoder's output at its position.
 
     logits = E norm(activation(W x + b)) + c,  E = the encoder's own embedding table
 

@@ -1,4 +1,4 @@
-"""What decoders and encoders share: an embedding, layers, a final norm."""
+"""The base of decoders and encoders: an embedding, layers, a final norm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..contracts import Block, Cache, Cost, Memory, Norm
 from .embedding import Embedding
 
-NEEDED = (
+REQUIRED = (
     "mixer",
     "mixer.init_cache",
     "mixer.reads_memory",
@@ -21,11 +21,11 @@ NEEDED = (
     "causal",
     "outputs_add_up",
     "cost",
-)  # of a layer
+)  # attributes of a layer
 
 
 class StackCache(Cache):
-    """One cache per layer and the number of tokens that each of them has seen."""
+    """One cache per layer, and the number of tokens that they hold."""
 
     def __init__(self, layers: list[Cache]) -> None:
         self.layers = layers
@@ -47,7 +47,7 @@ class Stack(nn.Module):
         if not layers:
             raise ValueError(f"{type(self).__name__} needs at least 1 layer, got 0")
         for i, layer in enumerate(layers):
-            if missing := [name for name in NEEDED if not _has(layer, name)]:
+            if missing := [name for name in REQUIRED if not _has(layer, name)]:
                 raise ValueError(
                     f"layer {i} is a {type(layer).__name__} without {', '.join(missing)}: a Block is expected, "
                     "or a wrapper that passes on a block's attributes"
@@ -75,10 +75,10 @@ class Stack(nn.Module):
         cache: StackCache | None = None,
         memory: Memory | None = None,
     ) -> Tensor:
-        """The last layer's output after the final norm. memory: what cross-attention reads, at the first call with a cache."""
+        """The last layer's output after the final norm. memory: for cross-attention; with a cache, at the first call."""
         start = 0 if cache is None else cache.length
-        known = torch.arange(start, start + tokens.shape[1], device=tokens.device)[None] if positions is None else positions
-        x = self.embedding(tokens, known, types)  # (b, s, m)
+        absolute = torch.arange(start, start + tokens.shape[1], device=tokens.device)[None] if positions is None else positions
+        x = self.embedding(tokens, absolute, types)  # (b, s, m)
         for i, layer in enumerate(self.layers):
             x = layer(x, positions=positions, cache=None if cache is None else cache.layers[i], memory=memory)
         if cache is not None:

@@ -1,4 +1,4 @@
-"""Numbers that a formula gives."""
+"""Numbers given by a formula."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 
 class Constant(nn.Module):
-    """A vector that is no weight: it follows the module from device to device, but is never cast, saved or left empty.
+    """A vector that is no weight: it moves with the module from device to device, but is never cast, saved or left empty.
 
     Frequencies in bf16 would give distant tokens the wrong position, and `to_empty` after a build on the meta device
-    would leave a plain buffer without its numbers.
+    would leave a plain buffer uninitialised.
 
-    Args:   values: the numbers. dtype: in which they stay.
+    Args:   values: the numbers. dtype: never changed.
     """
 
     tensor: Tensor

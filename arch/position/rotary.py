@@ -18,7 +18,7 @@ class Rotary(Position):
     Paper: Su 2021, arXiv:2104.09864 (eq. 15). Differs: channel j is paired with j + d/2, as in GPT-NeoX and Llama.
     Cost per token: no parameters, no matrix products, no state.
     Args:   d_head: channels of one head. theta: base of the frequencies. scaling: stretches them to longer texts; None = as
-            trained; its temperatures multiply the channels here, and so the score is unaware of them.
+            trained; its temperatures multiply the channels here, so that scores need no factor of their own.
             d_rotary: channels of each head that are rotated, the first ones, even; None = all.
     Shape:  q: (..., heads, queries, d_head), positions (..., queries) -> the same; k likewise
     Raises: ValueError: an odd number of rotated channels, or more than the head has.

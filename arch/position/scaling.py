@@ -55,7 +55,7 @@ class NTKScaling(RotaryScaling):
 
 
 class Llama3Scaling(RotaryScaling):
-    """The frequencies of Llama 3.1: those that turn often within a training text stay, slow ones are interpolated.
+    """The frequencies of Llama 3.1: those that rotate often within a training text stay, slow ones are interpolated.
 
     f' = (1 - r) * f / factor + r * f,  r = clamp((turns - slow) / (fast - slow), 0, 1),  turns = trained_seq * f / (2 pi)
 
@@ -76,13 +76,13 @@ class Llama3Scaling(RotaryScaling):
 
 
 class YaRNScaling(RotaryScaling):
-    """YaRN: frequencies that turn often within a training text stay, those that turn less than once are interpolated.
+    """YaRN: frequencies that rotate often within a training text stay, those that rotate less than once are interpolated.
 
     f' = (1 - r) * f / factor + r * f,  r = clamp((turns - slow) / (fast - slow), 0, 1),  turns = trained_seq * f / (2 pi)
     temperature = 0.1 * mscale * ln(factor) + 1,  unrotated_temperature = 0.1 * mscale_all_dim * ln(factor) + 1
 
     Paper: Peng 2023, arXiv:2309.00071 (sections 3.2-3.4). Differs: nothing as it stands; with ramp=channels, r falls over the
-        numbers of the channels instead, from that which turns fast times, rounded down, to that which turns slow times,
+        numbers of the channels instead, from the one that rotates fast times, rounded down, to the one that rotates slow times,
         rounded up, as in the code that came with the paper and in all that was made after it; mscale and mscale_all_dim are
         DeepSeek-V2's (arXiv:2405.04434), whose code scales all scores by unrotated_temperature^2 and cos and sin by the ratio.
     Args:   factor: longest text over the longest of the training. trained_seq: longest text of the training, in tokens.

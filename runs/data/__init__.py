@@ -1,4 +1,4 @@
-"""What a run learns from: the user's text, token files, data sets, and probes made on the fly."""
+"""What a run trains on: the user's text, token files, data sets, and probes made on the fly."""
 
 from .contract import Batch, Data
 from .docstrings import Docstrings

@@ -7,14 +7,14 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-IGNORED = -100  # the target of a token where nothing is asked
+IGNORED = -100  # the target of a token where nothing is predicted
 
 
 class Batch(NamedTuple):
-    """One step's worth of rows. targets[:, t] is what is asked for at token t: in a text, token t + 1."""
+    """One step's worth of rows. targets[:, t] is what is predicted at token t: in a text, token t + 1."""
 
     tokens: Tensor  # (b, s) int64
-    targets: Tensor  # (b, s) int64, IGNORED where nothing is asked
+    targets: Tensor  # (b, s) int64, IGNORED where nothing is predicted
     positions: Tensor | None = None  # (b, s) int64, a 0 starts a document, padding is negative; None: 0..s-1
     types: Tensor | None = None  # (b, s) int64, which segment a token belongs to, where rows are made of several
     labels: Tensor | None = None  # (b,) int64, the class of each row, where rows are classified
@@ -27,7 +27,7 @@ class Data(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """How many different tokens there are; known without reading the text."""
+        """How many different tokens there are; found without reading the text."""
         ...
 
     @property
@@ -37,7 +37,7 @@ class Data(Protocol):
 
     @property
     def token_bytes(self) -> Tensor | None:
-        """(vocab_size,) int64 UTF-8 bytes of each token, for bits per byte; None where tokens stand for no text."""
+        """(vocab_size,) int64 UTF-8 bytes of each token, for bits per byte; None where tokens are no text."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""Text cut into a part to learn from and a held-out part, tokenised once and cached between runs."""
+"""Text split into a training part and a held-out part, tokenised once and cached between runs."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ HELD_OUT = 0.1  # of the text
 
 
 class Document(NamedTuple):
-    """One text, under a name that says for ever which part it belongs to."""
+    """One text and its name, which alone decides the part that it belongs to."""
 
     name: str
     text: str
 
 
 class Corpus(StreamData):
-    """Documents, read when their tokens are first asked for; a subclass says which documents.
+    """Documents, read when their tokens are first needed; a subclass says which documents.
 
-    Cost per token: none to speak of; the first run tokenises, later ones map the result from disk (see cache.py).
+    Cost per token: negligible; the first run tokenises, later ones map the result from disk (see cache.py).
     """
 
     def __init__(self, *, tokenizer: Tokenizer) -> None:
@@ -42,7 +42,7 @@ class Corpus(StreamData):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Quick to find out, and different whenever documents() might yield something else."""
+        """Quick to compute, and different whenever documents() might yield something else."""
 
     @property
     def vocab_size(self) -> int:
@@ -54,7 +54,7 @@ class Corpus(StreamData):
 
     @cached_property
     def token_bytes(self) -> Tensor | None:
-        spelt = self._tokens[1]["spelt"]  # a tokenizer may have to learn first
+        spelt = self._tokens[1]["spelt"]  # a tokenizer may have to be trained first
         return torch.from_numpy(self.tokenizer.token_bytes) if spelt == "yes" else None
 
     @cached_property
@@ -78,17 +78,17 @@ class Corpus(StreamData):
         self.tokenizer.fit([train])
         state = np.frombuffer(self.tokenizer.state(), dtype=np.uint8)
         arrays = {"train": self.tokenizer.encode(train), "validation": self.tokenizer.encode(validation), "tokenizer": state}
-        # 0xff never occurs in UTF-8, so the digest says where the text was split
+        # 0xff never occurs in UTF-8, so the digest depends on where the text was split
         facts = {
             "sha256": hashlib.sha256(train.encode() + b"\xff" + validation.encode()).hexdigest(),
-            "spelt": "yes" if self.tokenizer.spells(train) and self.tokenizer.spells(validation) else "no",
+            "spelt": "yes" if self.tokenizer.is_lossless(train) and self.tokenizer.is_lossless(validation) else "no",
         }
         cache.store(name, arrays, facts)
         return arrays, facts
 
 
 def split(documents: Sequence[Document]) -> tuple[str, str]:
-    """The text to learn from and about a tenth to hold out: whole documents, chosen by name.
+    """The training text, and about a tenth to hold out: whole documents, chosen by name.
 
     Where that holds out less than 5 % or more than 20 % (few documents, or very unequal ones) it is the tail instead.
     """

@@ -25,17 +25,17 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 class Docstrings(LibraryTask):
     """From a function's signature to the first paragraph of its docstring, over the running Python's standard library.
 
-    source "def name(args) -> result" as one line; tokens BOS t_1 .. t_n, asked for t_1 .. t_n EOS. About 6600 pairs, each
+    source "def name(args) -> result" as one line; tokens BOS t_1 .. t_n, targets t_1 .. t_n EOS. About 6600 pairs, each
     once, of which 8 % are held out: those of the files that PythonSource holds out. Many functions share a signature
     (52 are "def close(self)"), so no model gets all right. Signatures and paragraphs of more than seq_len tokens are cut.
 
-    BOS, EOS and PAD are the tokenizer's ``specials`` of these roles; those that it lacks follow its vocabulary. EOS stands
-    for no byte: bits per byte spread what it costs to end over the bytes of the paragraph.
+    BOS, EOS and PAD are the tokenizer's ``specials`` of these roles; those that it lacks follow its vocabulary. EOS has
+    no bytes: bits per byte spread its cost over the bytes of the paragraph.
 
     Args:   roots: more functions: "site-packages" (the installed packages) or folders with Python files.
     Shape:  source: (batch, n), tokens, targets: (batch, s); n and s: the longest row of the batch, at most seq_len, so that a
             step has fewer than batch_size * seq_len tokens. Every row starts at position 0, its padding is at -1.
-    Raises: ValueError: no sources, as in an embedded Python; no pair to learn from or none to hold out.
+    Raises: ValueError: no sources, as in an embedded Python; no pair to train on or none to hold out.
     """
 
     chance: float | None = None
@@ -76,14 +76,14 @@ class Docstrings(LibraryTask):
         return lists
 
     def check(self, *, seq_len: int) -> None:
-        for part, use in (("train", "learn from"), ("validation", "hold out")):
+        for part, use in (("train", "train on"), ("validation", "hold out")):
             if not self.rows[f"{part} source"]:
                 raise ValueError(
                     f"data=docstrings: 0 functions with a docstring to {use}; give more files: data.roots=[site-packages]"
                 )
 
     def batch(self, *, seed: int, step: int, batch_size: int, seq_len: int) -> Batch:
-        """batch_size pairs to learn from, each equally likely."""
+        """batch_size training pairs, each equally likely."""
         self.check(seq_len=seq_len)
         return self._batch("train", generator(seed, step).integers(0, len(self.rows["train source"]), batch_size), seq_len)
 
@@ -105,10 +105,10 @@ class Docstrings(LibraryTask):
         bos, eos, pad = (self.specials[role] for role in ROLES)
         sources, targets = ([self.rows[f"{part} {side}"][i] for i in chosen] for side in ("source", "target"))
         written = [np.append(bos, target) for target in targets]
-        asked = [np.append(target, eos) for target in targets]
+        predicted = [np.append(target, eos) for target in targets]
         return Batch(
             tokens=padded(written, most=seq_len, fill=pad),
-            targets=padded(asked, most=seq_len, fill=IGNORED),
+            targets=padded(predicted, most=seq_len, fill=IGNORED),
             positions=padded([np.arange(len(row)) for row in written], most=seq_len, fill=-1),
             source=padded(sources, most=seq_len, fill=pad),
             source_positions=padded([np.arange(len(row)) for row in sources], most=seq_len, fill=-1),
@@ -120,8 +120,8 @@ def padded(rows: Sequence[np.ndarray], *, most: int, fill: int) -> Tensor:
     width = min(most, max(map(len, rows)))
     table = np.full((len(rows), width), fill, dtype=np.int64)
     for line, row in zip(table, rows, strict=True):
-        kept = row[:width]
-        line[: len(kept)] = kept
+        cut = row[:width]
+        line[: len(cut)] = cut
     return torch.from_numpy(table)
 
 

@@ -15,7 +15,7 @@ def generator(seed: int, step: int) -> np.random.Generator:
 
 
 def held_out_generator(index: int) -> np.random.Generator:
-    """The generator of one held-out batch, whatever the seed of the run."""
+    """The generator of one held-out batch, the same for every seed of a run."""
     return np.random.Generator(np.random.Philox(key=np.array([HELD_OUT, index], dtype=np.uint64)))
 
 

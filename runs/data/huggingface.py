@@ -18,7 +18,7 @@ class HuggingFace(Corpus):
     """The first max_bytes of a data set, streamed, split by document.
 
     A document is held out or not by a hash of its text, so that no text is in both parts even where it occurs twice.
-    What was read is cached and not fetched again; on the hub a name may come to mean other text, revision holds it still.
+    What was read is cached and not fetched again; the text behind a name on the hub may change: revision pins it.
 
     Args:   name: on the hub, as in roneneldan/TinyStories; None: read ``files``. config: of the data set, where it has several.
             split: of the data set, the source of both parts. revision: commit or tag on the hub.
@@ -72,7 +72,7 @@ class HuggingFace(Corpus):
             try:
                 row = next(rows, None)
             except Exception as error:  # anything from a network to a broken file
-                raise self._told(error) from error
+                raise self._one_line(error) from error
             if row is None:
                 return
             text = row.get(self.text_column)
@@ -88,7 +88,7 @@ class HuggingFace(Corpus):
             import datasets
         except ImportError:
             raise ValueError("data=hf needs the package datasets: pip install datasets") from None
-        datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is said once, below
+        datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # an error is reported once, below
         try:
             if self.name is not None:
                 return datasets.load_dataset(self.name, self.config, split=self.split, revision=self.revision, streaming=True)
@@ -97,9 +97,9 @@ class HuggingFace(Corpus):
             files = [str(path) for path in self.paths]
             return datasets.load_dataset(kind, data_files=files, split="train", streaming=True, **options)
         except Exception as error:
-            raise self._told(error) from error
+            raise self._one_line(error) from error
 
-    def _told(self, error: Exception) -> ValueError:
+    def _one_line(self, error: Exception) -> ValueError:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         hint = " (a name needs the network; for local files: data.files=[PATH,...])" if self.name else ""
         return ValueError(f"{self.origin}: {lines[0]}{hint}")

@@ -1,4 +1,4 @@
-"""Tasks made out of the standard library's sources: texts taken out of them, tokenised once and cached between runs."""
+"""Tasks built from the standard library's sources: texts extracted from them, tokenised once and cached between runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMAT = "library task 1"  # part of every cache key: change it with anything th
 
 
 class LibraryTask(ABC):
-    """Lists of texts under names; a subclass says which texts, and lays their tokens out in rows."""
+    """Lists of texts under names; a subclass says which texts, and arranges their tokens in rows."""
 
     def __init__(self, *, tokenizer: Tokenizer, roots: Sequence[str]) -> None:
         self.tokenizer = tokenizer
@@ -33,7 +33,7 @@ class LibraryTask(ABC):
 
     @abstractmethod
     def texts(self) -> dict[str, list[str]]:
-        """The texts, in an order that is the same everywhere. The tokenizer learns from the lists called train..."""
+        """The texts, in an order that is the same everywhere. The tokenizer is trained on the lists called train..."""
 
     @property
     def vocab_size(self) -> int:
@@ -41,11 +41,11 @@ class LibraryTask(ABC):
 
     @cached_property
     def token_bytes(self) -> Tensor | None:
-        """None where the tokenizer does not give every text back."""
-        if self._cached[1]["spelt"] == "no":  # a tokenizer may have to learn first
+        """None where the tokenizer is not lossless on every text."""
+        if self._cached[1]["spelt"] == "no":  # a tokenizer may have to be trained first
             return None
-        known = torch.from_numpy(self.tokenizer.token_bytes)
-        return torch.cat([known, known.new_zeros(self.vocab_size - len(known))])
+        sizes = torch.from_numpy(self.tokenizer.token_bytes)
+        return torch.cat([sizes, sizes.new_zeros(self.vocab_size - len(sizes))])
 
     @property
     def sha256(self) -> str:
@@ -68,20 +68,20 @@ class LibraryTask(ABC):
             return cached
         texts = self.texts()
         self.tokenizer.fit(text for part, some in texts.items() if part.startswith("train") for text in some)
-        spelt = True
+        lossless = True
         arrays = {"tokenizer": np.frombuffer(self.tokenizer.state(), dtype=np.uint8)}
         for part, some in texts.items():
             encoded = [self.tokenizer.encode(text) for text in some]
             arrays[part] = np.concatenate([self.tokenizer.encode(""), *encoded])
             arrays[f"{part} ends"] = np.cumsum([len(tokens) for tokens in encoded], dtype=np.int64)
-            spelt &= all(self._spelt(text, tokens) for text, tokens in zip(some, encoded, strict=True))
+            lossless &= all(self._is_lossless(text, tokens) for text, tokens in zip(some, encoded, strict=True))
         facts = {
             "sha256": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
-            "spelt": "yes" if spelt else "no",
+            "spelt": "yes" if lossless else "no",
         }
         cache.store(name, arrays, facts)
         return arrays, facts
 
-    def _spelt(self, text: str, tokens: np.ndarray) -> bool:
-        """Whether the tokens' bytes are the text's, each text standing for itself: no space put before it."""
-        return self.tokenizer.spells(text) and int(self.tokenizer.token_bytes[tokens].sum()) == len(text.encode())
+    def _is_lossless(self, text: str, tokens: np.ndarray) -> bool:
+        """Whether the tokens' bytes are exactly the text's: no space put before it."""
+        return self.tokenizer.is_lossless(text) and int(self.tokenizer.token_bytes[tokens].sum()) == len(text.encode())

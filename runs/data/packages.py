@@ -22,10 +22,10 @@ class Packages(LibraryTask):
     """Pieces of the n_classes largest packages of the running Python's standard library, each labelled with its package.
 
     A row is seq_len tokens from anywhere in any file; classes are equally likely. Targets are the next tokens, for a
-    language-model loss beside that of the label; nothing is asked at a row's last token.
+    language-model loss beside that of the label; a row's last token has none.
 
     Held out are, in each package, the files that PythonSource holds out, and more until they are two files and a tenth of
-    its text. So nothing that is held out there is learnt from here; but a model trained there has read some of what is held
+    its text. So nothing that is held out there is trained on here; but a model trained there has read some of what is held
     out here, without its label.
 
     Args:   n_classes: packages. roots: more of them: each folder of "site-packages" (the installed packages) is one, and so
@@ -88,7 +88,7 @@ class Packages(LibraryTask):
                 )
 
     def batch(self, *, seed: int, step: int, batch_size: int, seq_len: int) -> Batch:
-        """batch_size pieces to learn from: each class equally likely, and each start in it."""
+        """batch_size training pieces: each class equally likely, and each start in it."""
         self.check(seq_len=seq_len)
         rng = generator(seed, step)
         labels = rng.integers(0, self.n_classes, batch_size)
@@ -117,7 +117,7 @@ class Packages(LibraryTask):
 
 
 def part_files(files: Sequence[Document]) -> tuple[str, str]:
-    """The text of a package to learn from, and to hold out two files or more, at least a tenth of it, chosen by name."""
+    """The text of a package to train on, and to hold out two files or more, at least a tenth of it, chosen by name."""
     parts: tuple[list[str], list[str]] = ([], [])
     enough = HELD_OUT * sum(len(text) for _, text in files)
     for name, text in sorted(files, key=lambda file: (not held_out(file.name), hashlib.sha256(file.name.encode()).digest())):

@@ -26,12 +26,12 @@ SAMPLE = 2**20  # bytes of either end of a shard that its hash covers
 class Shards(StreamData):
     """Token files as nanoGPT (raw uint16) and llm.c (a header, then uint16 or uint32) write them.
 
-    No document is known, so windows run over their ends. The sha256 covers sizes and both ends of each file, not every byte.
-    A nanoGPT meta.pkl is never opened, since unpickling runs code: say data.vocab_size instead.
+    The files mark no documents, so windows cross their ends. The sha256 covers sizes and both ends of each file, not all bytes.
+    A nanoGPT meta.pkl is never opened, since unpickling runs code: give data.vocab_size instead.
 
     Args:   train, val: files, as glob patterns. vocab_size: how many different tokens there are.
-            tokenizer: the one that made the files, if it is at hand; without it bits per byte are unknown.
-    Raises: FileNotFoundError: nothing matches. ValueError: truncated or foreign files, tokens outside the vocabulary.
+            tokenizer: the one that made the files, if available; without it bits per byte are unknown.
+    Raises: FileNotFoundError: nothing matches. ValueError: truncated files or another format, tokens outside the vocabulary.
     """
 
     path_arguments = ("train", "val")
@@ -62,8 +62,8 @@ class Shards(StreamData):
     def token_bytes(self) -> Tensor | None:
         if self.tokenizer is None:
             return None
-        known = torch.from_numpy(self.tokenizer.token_bytes)
-        return torch.cat([known, known.new_zeros(self.vocab_size - len(known))])
+        sizes = torch.from_numpy(self.tokenizer.token_bytes)
+        return torch.cat([sizes, sizes.new_zeros(self.vocab_size - len(sizes))])
 
     @cached_property
     def sha256(self) -> str:
@@ -85,15 +85,15 @@ class Shards(StreamData):
     def check(self, *, seq_len: int) -> None:
         super().check(seq_len=seq_len)
         for shard in self.shards["train"] + self.shards["val"]:
-            self._known(int(shard.tokens[:SAMPLE].max()), shard.path)
+            self._check_range(int(shard.tokens[:SAMPLE].max()), shard.path)
 
     def batch(self, *, seed: int, step: int, batch_size: int, seq_len: int) -> Batch:
         batch = super().batch(seed=seed, step=step, batch_size=batch_size, seq_len=seq_len)
         # an index outside the embedding would end a GPU run with a message that names nothing
-        self._known(max(int(batch.tokens.max()), int(batch.targets.max())), self.shards["train"][0].path)
+        self._check_range(max(int(batch.tokens.max()), int(batch.targets.max())), self.shards["train"][0].path)
         return batch
 
-    def _known(self, token: int, path: Path) -> None:
+    def _check_range(self, token: int, path: Path) -> None:
         if token >= self.vocab_size:
             raise ValueError(
                 f"{path}: token {token} is outside data.vocab_size={self.vocab_size}: "

@@ -1,4 +1,4 @@
-"""Batches cut out of long arrays of tokens: what texts and token files have in common."""
+"""Batches cut out of long arrays of tokens, for texts and token files alike."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TokenStream:
 
 
 class StreamData(ABC):
-    """Data that is one long stream of tokens to learn from and one that is held out."""
+    """Data that is one long stream of tokens to train on and one that is held out."""
 
     chance: float | None = None
 
@@ -96,6 +96,6 @@ class StreamData(ABC):
 
 
 def next_token(windows: np.ndarray) -> Batch:
-    """(b, s + 1) tokens -> each token asked for the one after it."""
+    """(b, s + 1) tokens -> a batch whose targets are each token's next one."""
     tokens, targets = (torch.from_numpy(np.ascontiguousarray(part)) for part in (windows[:, :-1], windows[:, 1:]))
     return Batch(tokens, targets)

@@ -1,1 +1,1 @@
-"""Looking inside a model: its tree, a drawing of it, what it attends to, which experts it picks, which tokens lie close."""
+"""Inspecting a model: module tree, drawing, attention maps, expert choices, nearest tokens in the embedding table."""

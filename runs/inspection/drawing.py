@@ -12,10 +12,10 @@ from arch.mixer import CrossAttention
 from arch.model import Decoder, Embedding, Encoder, Stack
 
 from .folding import Repeat, fold
-from .pictures import Picture, aligned, beside, box, framed, meeting, pile, word
-from .tree import WIDTH, read, unnamed
-from .wiring import Meeting, Step, wiring
-from .words import parts, settings, shape
+from .module_settings import settings, shape, sub_blocks
+from .pictures import Picture, aligned, beside, box, caption, framed, merged, stacked
+from .tree import WIDTH, module_tree, unnamed
+from .wiring import Merge, Step, wiring
 
 TEXT = 36  # characters in a line of a box
 
@@ -29,8 +29,8 @@ def drawing(model: nn.Module) -> str:
     if not found:
         raise ValueError(f"{type(model).__name__} has no stack of layers to draw: a Decoder, an Encoder or both are expected")
     if len(found) == 1:
-        return "\n".join(line.rstrip() for line in stack(found[0][1]).lines)
-    first, *others = [stack(module, name.rpartition(".")[2], several=True) for name, module in found]
+        return "\n".join(line.rstrip() for line in draw_stack(found[0][1]).lines)
+    first, *others = [draw_stack(module, name.rpartition(".")[2], several=True) for name, module in found]
     lines = first
     for other in others:
         joined = beside(lines, other)
@@ -41,44 +41,44 @@ def drawing(model: nn.Module) -> str:
     return "\n".join(line.rstrip() for line in lines.lines)
 
 
-def stack(model: Stack, name: str = "", *, several: bool = False) -> Picture:
-    """From its tokens to what comes out of it."""
-    pictures = [word(f"{name} tokens".strip()), embedding(model.embedding)]
-    pictures += layers(model.blocks)
+def draw_stack(model: Stack, name: str = "", *, several: bool = False) -> Picture:
+    """From the tokens to the outputs."""
+    pictures = [caption(f"{name} tokens".strip()), draw_embedding(model.embedding)]
+    pictures += draw_layers(model.blocks)
     if model.final_norm is not None:
-        pictures.append(part(model.final_norm))
+        pictures.append(draw_part(model.final_norm))
     if isinstance(model, Decoder):
         head = ["the embedding's table"] if model.lm_head is None else [f"lm_head {shape(model.lm_head.weight)}"]
         head += [] if model.logit_bias is None else [f"+ logit_bias {shape(model.logit_bias)}"]
-        pictures += [box(head), word("logits of the next token")]
+        pictures += [box(head), caption("logits of the next token")]
     elif several:
-        pictures.append(word("memory"))
+        pictures.append(caption("memory"))
     else:
-        pictures.append(word("outputs"))
+        pictures.append(caption("outputs"))
     if isinstance(model, Encoder) and model.pooler is not None:
-        pictures += [word("the first token's alone"), part(model.pooler), word("one vector for the text")]
-    return pile(pictures)
+        pictures += [caption("the first token's alone"), draw_part(model.pooler), caption("one vector for the text")]
+    return stacked(pictures)
 
 
-def embedding(module: Embedding) -> Picture:
+def draw_embedding(module: Embedding) -> Picture:
     lines = [f"{type(module).__name__} {shape(module.weight)}"]
     lines += [] if module.scale == 1 else [f"times {module.scale:g}"]
     if module.position is not None:
         lines.append(" ".join([f"+ {type(module.position).__name__}", *map(shape, module.position.parameters())]))
     if module.types is not None:
         lines.append(f"+ segments {shape(module.types.weight)}")
-    pictures = [box(lines)] if module.norm is None else [box(lines), part(module.norm)]
-    return pile(pictures)
+    pictures = [box(lines)] if module.norm is None else [box(lines), draw_part(module.norm)]
+    return stacked(pictures)
 
 
-def layers(blocks: Sequence[Block]) -> list[Picture]:
-    """Each kind of layer once, in a frame that says how often; all frames as wide as the widest."""
-    return _repeats(blocks, fold(unnamed(tuple(read(block) for block in blocks))), outermost=True)
+def draw_layers(blocks: Sequence[Block]) -> list[Picture]:
+    """Each kind of layer once, in a frame with the number of copies; all frames as wide as the widest."""
+    return _repeats(blocks, fold(unnamed(tuple(module_tree(block) for block in blocks))), outermost=True)
 
 
 def _repeats(blocks: Sequence[Block], repeats: Sequence[Repeat], *, outermost: bool) -> list[Picture]:
     inner = [
-        pile(_repeats(blocks, repeat.parts, outermost=False)) if repeat.parts else layer(blocks[repeat.first])
+        stacked(_repeats(blocks, repeat.parts, outermost=False)) if repeat.parts else draw_layer(blocks[repeat.first])
         for repeat in repeats
     ]
     titles = []
@@ -90,7 +90,7 @@ def _repeats(blocks: Sequence[Block], repeats: Sequence[Repeat], *, outermost: b
     return aligned([framed(picture, title) for picture, title in zip(aligned(inner), titles, strict=True)])
 
 
-def layer(block: Block) -> Picture:
+def draw_layer(block: Block) -> Picture:
     """Its parts along the paths that its own forward takes."""
     return _path(wiring(block), block)
 
@@ -98,24 +98,24 @@ def layer(block: Block) -> Picture:
 def _path(steps: Sequence[Step], block: Block) -> Picture:
     pictures = []
     for step in steps:
-        if isinstance(step, Meeting):
+        if isinstance(step, Merge):
             paths = [_path(path, block) for path in step.paths if path]
-            pictures.append(meeting(step.symbol, paths, residual=not all(step.paths)))
+            pictures.append(merged(step.symbol, paths, residual=not all(step.paths)))
         else:
             module = dict(block.named_modules()).get(step)
-            pictures.append(word(step) if module is None else part(module))
-    return pile(pictures)
+            pictures.append(caption(step) if module is None else draw_part(module))
+    return stacked(pictures)
 
 
-def part(module: nn.Module) -> Picture:
-    """A norm as a word; anything else as a box with its parameters, settings and parts."""
+def draw_part(module: nn.Module) -> Picture:
+    """A norm as its name; anything else as a box with its parameters, settings and parts."""
     kind = type(module).__name__
     if isinstance(module, Norm):
-        return word(kind)
+        return caption(kind)
     params = sum(parameter.numel() for parameter in module.parameters())
-    told = [" ".join([type(inner).__name__, *settings(inner)]) for inner in parts(module)]
+    parts = [" ".join([type(inner).__name__, *settings(inner)]) for inner in sub_blocks(module)]
     lines = [f"{kind}, {params:,} parameters", *_wrapped(" ".join(settings(module)))]
-    lines += [line for text in told for line in _wrapped(text)]
+    lines += [line for text in parts for line in _wrapped(text)]
     if isinstance(module, CrossAttention):
         lines.append("reads the memory")
     return box(lines)

@@ -44,7 +44,7 @@ def save(figures: Mapping[str, Callable[[], Figure]], folder: Path) -> list[Path
 
 
 def attention_figure(maps: Mapping[str, np.ndarray], queries: Sequence[str], keys: Sequence[str]) -> Figure:
-    """One row of panels a layer, one column a head: which keys each query weighs, and how much.
+    """One row of panels a layer, one column a head: which keys each query attends to, and how much.
 
     Args:   maps: (heads, queries, keys) of each layer, by its label. queries, keys: the tokens.
     """
@@ -60,14 +60,14 @@ def attention_figure(maps: Mapping[str, np.ndarray], queries: Sequence[str], key
             if head >= len(heads):
                 ax.set_visible(False)
                 continue
-            seen = np.ma.masked_equal(heads[head], 0)  # out of sight is not the same as of little weight: it stays white
-            image = ax.imshow(seen, norm=PowerNorm(0.5, vmin=0, vmax=1), aspect="auto", interpolation="nearest")
+            visible = np.ma.masked_equal(heads[head], 0)  # masked is not the same as of little weight: it stays white
+            image = ax.imshow(visible, norm=PowerNorm(0.5, vmin=0, vmax=1), aspect="auto", interpolation="nearest")
             lowest = not any(count > head for count in counts[row + 1 :])
             _ticks(ax.xaxis, keys if labelled else None, shown=lowest)
             _ticks(ax.yaxis, queries if labelled else None, shown=head == 0)
             ax.set(title=f"head {head}" if row == 0 else None, ylabel=label if head == 0 else None)
-    _axes_named(figure, "key: the token that is looked at", "query: the token that looks")
-    _colour_bar(figure, image, panels, "attention weight, coloured by its\nsquare root (white: not seen)")
+    _axes_named(figure, "key: the token attended to", "query: the token that attends")
+    _colour_bar(figure, image, panels, "attention weight, coloured by its\nsquare root (white: masked)")
     return figure
 
 
@@ -84,14 +84,14 @@ def experts_figure(gates: Mapping[str, np.ndarray], tokens: Sequence[str]) -> Fi
     figure, panels = _grid(rows, columns, (width, height), gap=0.28, beside=3, below=_longest(tokens, labelled))
     top = max((float(np.nanmax(table)) for table in gates.values() if not np.isnan(table).all()), default=1.0)
     image = None
-    for place, ax in enumerate(panels.T.flat):  # down the first column, then the next
-        if place >= len(gates):
+    for number, ax in enumerate(panels.T.flat):  # down the first column, then the next
+        if number >= len(gates):
             ax.set_visible(False)
             continue
-        label, table = list(gates.items())[place]
+        label, table = list(gates.items())[number]
         image = ax.imshow(np.ma.masked_invalid(table.T), norm=Normalize(0, top), aspect="auto", interpolation="nearest")
-        _ticks(ax.xaxis, tokens if labelled else None, shown=place % rows == rows - 1 or place == len(gates) - 1)
-        _ticks(ax.yaxis, None, shown=place < rows)
+        _ticks(ax.xaxis, tokens if labelled else None, shown=number % rows == rows - 1 or number == len(gates) - 1)
+        _ticks(ax.yaxis, None, shown=number < rows)
         without = int(np.isnan(table).all(axis=1).sum())
         ax.set_title(label + (f": {without} of {len(table)} tokens without an expert" if without else ""), loc="left")
     _axes_named(figure, "token", "expert")
@@ -137,7 +137,7 @@ def _drawable(label: str) -> str:
 
 
 def _longest(labels: Sequence[str], labelled: bool) -> int:
-    """In letters; of the numbers that stand where there are too many labels, 3."""
+    """In letters; 3 where there are too many labels and numbers replace them."""
     return max(len(_drawable(label)) for label in labels) if labelled else 3
 
 

@@ -1,4 +1,4 @@
-"""What repeats itself in a row of layers: four mamba, one attention, four mamba, one attention = 2 x (4 x mamba, attention)."""
+"""Repetitions in a row of layers: four mamba, one attention, four mamba, one attention = 2 x (4 x mamba, attention)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Repeat(NamedTuple):
 
 
 def fold(items: Sequence[Any]) -> list[Repeat]:
-    """The items, first to last, with every stretch that repeats itself written once: always what covers most comes first."""
+    """The items, first to last, with every repeated run written once: always the one that covers most items comes first."""
     return _fold(items, 0, len(items))
 
 
 def _fold(items: Sequence[Any], start: int, end: int) -> list[Repeat]:
     found = []
     while start < end:
-        # of equally long stretches the shortest period: 8 layers that are all equal are 8 x 1, not 4 x 2
+        # of equally long runs the shortest period: 8 layers that are all equal are 8 x 1, not 4 x 2
         period = max(range(1, end - start), key=lambda p: (_covered(items, start, end, p), -p), default=1)
         covered = _covered(items, start, end, period)
         period, covered = (1, 1) if covered == 0 else (period, covered)

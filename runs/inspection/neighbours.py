@@ -1,4 +1,4 @@
-"""Which tokens lie close to a token in the embedding table."""
+"""The nearest tokens in the embedding table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawings made of characters: boxes on a line that runs upwards, paths that part and meet, frames around them."""
+"""Drawings in characters: boxes on a line that runs upwards, paths that branch and merge, frames around them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Picture(NamedTuple):
 
     @property
     def foot(self) -> str:
-        """What leads into it from below: an arrow, or a plain line where paths part."""
+        """The character below it: an arrow, or a plain line where paths branch."""
         return "|" if self.lines[-1][self.axis] == "+" else "^"
 
 
-def word(text: str) -> Picture:
+def caption(text: str) -> Picture:
     return Picture([text], (len(text) - 1) // 2)
 
 
@@ -44,7 +44,7 @@ def aligned(pictures: Sequence[Picture]) -> list[Picture]:
     return [widened(picture, left, right) for picture in pictures]
 
 
-def pile(pictures: Sequence[Picture]) -> Picture:
+def stacked(pictures: Sequence[Picture]) -> Picture:
     """One on the other, the first at the bottom."""
     same = aligned(pictures)
     width, axis = same[0].width, same[0].axis
@@ -54,15 +54,15 @@ def pile(pictures: Sequence[Picture]) -> Picture:
     return Picture(lines, axis)
 
 
-def meeting(symbol: str, paths: Sequence[Picture], *, residual: bool) -> Picture:
-    """Paths side by side between the point where they part and the one where they meet; the residual one has nothing on it."""
+def merged(symbol: str, paths: Sequence[Picture], *, residual: bool) -> Picture:
+    """Paths side by side between the points where they branch and merge; the residual one has nothing on it."""
     height = max(len(path.lines) for path in paths)
     lines = [""] * (height + 2)
     axes: list[int] = []
     for path in paths:
         gap = " " * 3 if axes else ""
         axes.append(len(lines[0]) + len(gap) + path.axis)
-        above = "^" if len(paths) == 1 else "|"  # one path runs straight up into the meeting point
+        above = "^" if len(paths) == 1 else "|"  # one path runs straight up into the merging point
         stems = [_marks(path.width, {path.axis: above})] * (height - len(path.lines) + 1)
         column = [*stems, *path.lines, _marks(path.width, {path.axis: path.foot})]
         lines = [line + gap + part for line, part in zip(lines, column, strict=True)]

@@ -1,4 +1,4 @@
-"""Tokens as people can read them."""
+"""Tokens as readable text."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..tokenizer import Bytes, Tokenizer
 UNFINISHED = "\ufffd"  # how a tokenizer writes a part of a character
 
 
-class Reader:
-    """Text to tokens, and each token to a word that stands for it on one line.
+class ReadableTokens:
+    """Text to tokens, and each token to a label on one line.
 
-    Args:   tokenizer: None where tokens stand for no text. specials: tokens of the data's own, by what they are for.
+    Args:   tokenizer: None where tokens are no text. specials: special tokens of the data, by role.
     """
 
     def __init__(self, tokenizer: Tokenizer | None, specials: Mapping[str, int]) -> None:
@@ -21,23 +21,23 @@ class Reader:
         self.specials = dict(specials)
 
     def encode(self, text: str) -> list[int]:
-        """Where tokens stand for no text they are given as numbers, as in "3 1 4"."""
+        """Where tokens are no text, the text gives their numbers, as in "3 1 4"."""
         if self.tokenizer is not None:
             tokens: list[int] = self.tokenizer.encode(text).tolist()
             return tokens
-        if not all(word.isdecimal() for word in text.split()):
-            raise ConfigError(f"{text!r}: the tokens of this run stand for no text; give their numbers, as in '3 1 4'")
-        return [int(word) for word in text.split()]
+        if not all(number.isdecimal() for number in text.split()):
+            raise ConfigError(f"{text!r}: the tokens of this run are no text; give their numbers, as in '3 1 4'")
+        return [int(number) for number in text.split()]
 
-    def marked(self, tokens: Sequence[int], *, around: bool, before: bool) -> list[int]:
-        """With the special tokens that a row has in training: [CLS] and [SEP] around it, BOS before it, where there are any."""
+    def with_specials(self, tokens: Sequence[int], *, around: bool, before: bool) -> list[int]:
+        """With the special tokens of a training row: [CLS] and [SEP] around it, BOS before it, where there are any."""
         first = ["cls"] if around else ["bos"] if before else []
         last = ["sep"] if around else []
         begin, end = ([self.specials[role] for role in roles if role in self.specials] for roles in (first, last))
         return [*begin, *tokens, *end]
 
-    def name(self, token: int) -> str:
-        """Its text, a line's end as \\n, a byte that is no character as \\xe2; [mask] or <300> where it has no text."""
+    def label(self, token: int) -> str:
+        """Its text, a newline as \\n, a byte that is no character as \\xe2; [mask] or <300> where it has no text."""
         for role, special in self.specials.items():
             if token == special:
                 return f"[{role}]"

@@ -1,4 +1,4 @@
-"""The module tree: one line a module, equal layers once, with the shapes of the weights and where the parameters are."""
+"""The module tree: one line a module, equal layers once, with shapes, settings and the share of the parameters."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import NamedTuple
 from torch import nn
 
 from .folding import Repeat, fold
-from .words import PLAIN, idle, settings, shape
+from .module_settings import PLAIN, is_identity, settings, shape
 
 WIDTH = 120  # columns of a terminal
 
 
 @dataclass(frozen=True)
 class Node:
-    """A module, or a parameter that is more than its module's weight or bias. own: parameters that it has itself.
+    """A module, or a parameter with a name other than weight or bias. own: the number of its own parameters.
 
     Two modules are equal when their nodes are. A parameter that two modules share is the first one's.
     """
 
     name: str
     kind: str
-    told: str
+    details: str
     own: int
     children: tuple[Node, ...] = ()
-    layers: bool = False  # children are numbered, and equal ones are told once
+    layers: bool = False  # children are numbered, and equal ones are listed once
 
     @property
     def params(self) -> int:
@@ -35,17 +35,17 @@ class Node:
 
 
 class Row(NamedTuple):
-    """A line of the tree. times: how often there is one like it."""
+    """A line of the tree. times: how many equal ones it stands for."""
 
     name: str
     kind: str
-    told: str
+    details: str
     params: int
     times: int
 
 
-def read(module: nn.Module, name: str = "", path: str = "", seen: dict[int, str] | None = None) -> Node:
-    """The tree under a module. seen: the parameters met before, and where."""
+def module_tree(module: nn.Module, name: str = "", path: str = "", seen: dict[int, str] | None = None) -> Node:
+    """The tree under a module. seen: the parameters counted before, by id, with their paths."""
     seen = {} if seen is None else seen
     shapes, own, children = [], 0, []
     for key, parameter in module.named_parameters(recurse=False):
@@ -57,18 +57,18 @@ def read(module: nn.Module, name: str = "", path: str = "", seen: dict[int, str]
             shapes.append(text if key == "weight" else f"{key} {text}")
         else:
             children.append(Node(key, "", text, count))
-    weightless = next(module.parameters(), None) is None  # what it is made of is told by its own settings
+    weightless = next(module.parameters(), None) is None  # its own settings describe its parts
     for key, child in () if weightless else module.named_children():
-        if not idle(child):
-            children.append(read(child, key, f"{path}{key}.", seen))
+        if not is_identity(child):
+            children.append(module_tree(child, key, f"{path}{key}.", seen))
     kind = "" if isinstance(module, (nn.ModuleList, nn.ModuleDict)) else type(module).__name__
-    told = ", ".join([*shapes, *settings(module)])
-    return Node(name, kind, told, own, tuple(children), layers=isinstance(module, (nn.ModuleList, nn.Sequential)))
+    details = ", ".join([*shapes, *settings(module)])
+    return Node(name, kind, details, own, tuple(children), layers=isinstance(module, (nn.ModuleList, nn.Sequential)))
 
 
 def rows(node: Node, depth: int = 0, times: int = 1) -> Iterator[Row]:
     """The lines of the tree, from the top."""
-    yield Row("  " * depth + node.name, node.kind, node.told, node.params, times)
+    yield Row("  " * depth + node.name, node.kind, node.details, node.params, times)
     if node.layers:
         yield from _folded(node.children, fold(unnamed(node.children)), depth + 1, times)
     else:
@@ -94,21 +94,21 @@ def _folded(layers: tuple[Node, ...], repeats: list[Repeat], depth: int, times: 
 
 def tree(model: nn.Module, name: str = "") -> str:
     """The tree as a table of at most 120 columns; what stands under "each" is one of several equal ones."""
-    root = read(model, name or type(model).__name__)
+    root = module_tree(model, name or type(model).__name__)
     total = max(root.params, 1)
     cells = [("", "", "weights and settings", "each", "parameters", "share")]
     for row in rows(root):
         each = f"{row.params:,}" if row.params and row.times > 1 else ""
         share = f"{100 * row.times * row.params / total:.1f} %" if row.params else ""
         kind = "" if row.kind == row.name else row.kind
-        cells.append((row.name, kind, row.told, each, f"{row.times * row.params:,}" if row.params else "", share))
-    name_width, kind_width, told_width, *numbers = (max(map(len, column)) for column in zip(*cells, strict=True))
+        cells.append((row.name, kind, row.details, each, f"{row.times * row.params:,}" if row.params else "", share))
+    name_width, kind_width, details_width, *numbers = (max(map(len, column)) for column in zip(*cells, strict=True))
     gaps = 2 * (len(cells[0]) - 1)
-    told_width = min(told_width, max(20, WIDTH - name_width - kind_width - sum(numbers) - gaps))
+    details_width = min(details_width, max(20, WIDTH - name_width - kind_width - sum(numbers) - gaps))
     lines = []
-    for module, kind, told, *counts in cells:
-        first, *more = textwrap.wrap(told, told_width) or [""]
-        words = [module.ljust(name_width), kind.ljust(kind_width), first.ljust(told_width)]
-        lines.append("  ".join([*words, *(c.rjust(w) for c, w in zip(counts, numbers, strict=True))]).rstrip())
+    for module, kind, details, *counts in cells:
+        first, *more = textwrap.wrap(details, details_width) or [""]
+        texts = [module.ljust(name_width), kind.ljust(kind_width), first.ljust(details_width)]
+        lines.append("  ".join([*texts, *(c.rjust(w) for c, w in zip(counts, numbers, strict=True))]).rstrip())
         lines += [" " * (name_width + kind_width + 4) + line for line in more]
     return "\n".join(lines)

@@ -74,6 +74,7 @@ def train(run: Run, watch: Watch, peak_known: Peak | None) -> dict[str, Any]:
         "tokenizer_sha256": tokenizer_sha256(data),
         "vocab_size": vocab_size(run, data),
         "start": None if start_from is None else {"path": start_from.path, "sha256": start_from.sha256},
+        "chance": data.chance,
         "peak_flops": peak,
         "peak_flops_source": source,
     }

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from arch import Decoder
 
 from ..data.contract import Batch, Data
-from .contract import Question, Task, refuse_leaks, refuse_other_models
+from .contract import LossTerm, Task, refuse_leaks, refuse_other_models
 
 
 class CausalLM:
-    """Every target of a batch is asked for where it stands: of a text, the next token.
+    """Every target of a batch is predicted at its own position: of a text, the next token.
 
     L = -mean_t log p(x_{t+1} | x_1 .. x_t)
 
@@ -26,7 +26,7 @@ class CausalLM:
     def task(self, model: nn.Module, data: Data) -> Task:
         refuse_other_models(model, "causal_lm", Decoder)
         refuse_leaks(model, "causal_lm")
-        return NextToken(model=model, heads={}, questions={"": Question(text=True)})
+        return NextToken(model=model, heads={}, terms={"": LossTerm(text=True)})
 
 
 class NextToken(Task):

@@ -1,4 +1,4 @@
-"""What the training loop knows about objectives: a task asks a model questions, and every answer costs a cross-entropy."""
+"""What the training loop knows about objectives: a task is a model with the terms of its loss, each a cross-entropy."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ FITTING = {
 }
 
 
-class Question(NamedTuple):
-    """weight: of its mean cross-entropy in the loss. text: whether all tokens of a text are asked for, so that what they cost
-    can be reported in bits per byte."""
+class LossTerm(NamedTuple):
+    """A term of the loss. weight: of its mean cross-entropy. text: whether its targets are all the tokens of a text, so that
+    it can be reported in bits per byte."""
 
     weight: float = 1.0
     text: bool = False
 
 
 class Task(nn.Module):
-    """A model with what is asked of it: batch -> the logits of each question.
+    """A model with the terms of its loss: batch -> the logits of each term.
 
-    loss = sum_q weight_q * mean over q's targets of the cross-entropy
+    loss = sum_i weight_i * mean over the targets of term i of the cross-entropy
 
-    Args:   model: it is named ``model`` in a checkpoint. heads: further modules that learn with it, and what they are
-            called. questions: by name. The first is what arms are compared by; it is called "", and its metrics have no prefix.
+    Args:   model: it is named ``model`` in a checkpoint. heads: further modules that learn with it, by name.
+            terms: of the loss, by name. The first is what arms are compared by; its name is "": its metrics have no prefix.
     """
 
-    def __init__(self, *, model: nn.Module, heads: Mapping[str, nn.Module], questions: Mapping[str, Question]) -> None:
+    def __init__(self, *, model: nn.Module, heads: Mapping[str, nn.Module], terms: Mapping[str, LossTerm]) -> None:
         super().__init__()
         self.model = model
         self.heads = nn.ModuleDict(heads)
-        self.questions = dict(questions)
+        self.terms = dict(terms)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Each question's logits: (b, s, answers), (b, k, answers) or (b, answers)."""
+        """Each term's logits: (b, s, classes), (b, k, classes) or (b, classes)."""
         raise NotImplementedError
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
-        """Each question's right answers in the same shape, IGNORED where nothing is asked; from the batch alone."""
+        """Each term's targets: (b, s), (b, k) or (b,), IGNORED where there is none; a function of the batch alone."""
         raise NotImplementedError
 
     def tokens(self, batch: Batch) -> float:
@@ -97,14 +97,14 @@ class Objective(Protocol):
     """What a model is trained for; built from config, it holds settings and nothing else."""
 
     def data(self, data: Data, *, seq_len: int) -> Data:
-        """What the model is to see of the data, checked for rows of seq_len tokens.
+        """The data as the model reads it, checked for rows of seq_len tokens.
 
-        Raises ValueError: the data has not what is asked for.
+        Raises ValueError: the data lacks what the loss is computed from.
         """
         ...
 
     def task(self, model: nn.Module, data: Data) -> Task:
-        """The model with its heads, whose weights are still to be drawn. data: as ``data`` has made it.
+        """The model with its heads, whose weights are still to be drawn. data: what ``data`` returned.
 
         Raises ValueError: a model of another kind.
         """
@@ -112,21 +112,21 @@ class Objective(Protocol):
 
 
 def first_batch(data: Data, *, seq_len: int) -> Batch:
-    """A row to see what there is in it, once the data is checked."""
+    """One row, which shows what the data provides; the data is checked first."""
     data.check(seq_len=seq_len)
     return data.batch(seed=0, step=0, batch_size=1, seq_len=seq_len)
 
 
-def looking_ahead(model: nn.Module) -> list[str]:
+def non_causal_mixers(model: nn.Module) -> list[str]:
     """The kinds of mixers of a decoder or an encoder through which a token sees later ones. Routers are another matter: what
-    a look-ahead at the experts gives away is flagged, not refused."""
+    one that is not causal gives away is flagged, not refused."""
     return sorted({type(layer.mixer).__name__ for layer in cast(Stack, model).blocks if not layer.mixer.causal})
 
 
 def refuse_leaks(decoder: nn.Module, objective: str) -> None:
-    if kinds := looking_ahead(decoder):
+    if kinds := non_causal_mixers(decoder):
         raise ValueError(
-            f"objective={objective} asks for the next token, but this decoder sees it ({', '.join(kinds)} is not causal): "
+            f"objective={objective} predicts the next token, but this decoder sees it ({', '.join(kinds)} is not causal): "
             "take causal=true and a causal pattern"
         )
 

@@ -1,4 +1,4 @@
-"""BERT's objective: what was hidden, and does B follow A?"""
+"""BERT's objective: masked tokens, and next sentence prediction."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from arch import Encoder, LayerNorm, MaskedLMHead
 
 from ..data.contract import IGNORED, Batch, Data
-from .contract import Question, Task, first_batch, looking_ahead, refuse_other_models
+from .contract import LossTerm, Task, first_batch, non_causal_mixers, refuse_other_models
 from .masked_text import MaskedText
-from .pool import whole
+from .pool import first_token
 
 
 class MaskedLM:
-    """Tokens that are hidden, from both sides; and of two segments, whether the second goes on where the first ends.
+    """Masked tokens, from both sides; and of two segments, whether the second continues the first.
 
-    L = -mean over what is asked of log p(x_t | the row) - nsp_weight * mean over rows of log p(label | the row)
+    L = -mean over masked t of log p(x_t | the row) - nsp_weight * mean over rows of log p(label | the row)
 
     Paper: Devlin 2018, arXiv:1810.04805 (section 3.1). Differs: see MaskedText.
-    Args:   mask_rate: share of the tokens that are asked for. nsp_weight: of the second question; 0 = no pairs, rows are one
+    Args:   mask_rate: share of the tokens that are predicted. nsp_weight: of the second term; 0 = no pairs, rows are one
             segment. eps: of the head's norm, the model's own.
-    Raises: ValueError: a model that is no encoder; pairs where no mixer sees both sides; rows that are no stretches of text;
+    Raises: ValueError: a model that is no encoder; pairs where no mixer sees both sides; rows that are no running text;
             a rate that is no share.
     """
 
@@ -37,9 +37,9 @@ class MaskedLM:
     def data(self, data: Data, *, seq_len: int) -> Data:
         masked = MaskedText(data, rate=self.mask_rate, pairs=self.nsp_weight > 0)
         masked.check(seq_len=seq_len)
-        if first_batch(data, seq_len=seq_len - masked.marks).positions is not None:
+        if first_batch(data, seq_len=seq_len - masked.n_special).positions is not None:
             raise ValueError(
-                f"objective=masked_lm hides tokens of a running text, but the rows of {type(data).__name__} are examples: "
+                f"objective=masked_lm masks tokens of a running text, but the rows of {type(data).__name__} are examples: "
                 "take data=python_source, or data=text data.path=FILE"
             )
         return masked
@@ -49,22 +49,22 @@ class MaskedLM:
         vocab_size, d_model = cast(Encoder, model).embedding.weight.shape
         norm = LayerNorm(d_model=d_model, eps=self.eps)
         heads: dict[str, nn.Module] = {"mlm": MaskedLMHead(d_model=d_model, vocab_size=vocab_size, norm=norm)}
-        questions = {"": Question()}
+        terms = {"": LossTerm()}
         if self.nsp_weight > 0:
-            if not looking_ahead(model):
+            if not non_causal_mixers(model):
                 raise ValueError(
-                    f"nsp_weight={self.nsp_weight}: the first token says whether B follows A, but no mixer of this model sees "
-                    "later tokens: take objective.nsp_weight=0, or a mixer that sees both sides, such as mha"
+                    f"nsp_weight={self.nsp_weight}: the first token predicts whether B follows A, but no mixer of this model "
+                    "sees later tokens: take objective.nsp_weight=0, or a mixer that sees both sides, such as mha"
                 )
             heads["nsp"] = nn.Linear(d_model, 2)
-            questions["nsp"] = Question(self.nsp_weight)
-        return Cloze(model=model, heads=heads, questions=questions, count=cast(MaskedText, data).count)
+            terms["nsp"] = LossTerm(self.nsp_weight)
+        return Cloze(model=model, heads=heads, terms=terms, count=cast(MaskedText, data).count)
 
 
 class Cloze(Task):
-    """An encoder with a head for hidden tokens and one for pairs.
+    """An encoder with a head for masked tokens and one for pairs.
 
-    Args:   count: tokens that are asked for in a row of some length: only these get logits.
+    Args:   count: row length -> tokens that are predicted in a row: only these get logits.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class Cloze(Task):
         *,
         model: nn.Module,
         heads: dict[str, nn.Module],
-        questions: dict[str, Question],
+        terms: dict[str, LossTerm],
         count: Callable[[int], int],
     ) -> None:
-        super().__init__(model=model, heads=heads, questions=questions)
+        super().__init__(model=model, heads=heads, terms=terms)
         self.count = count
 
-    def asked(self, batch: Batch) -> Tensor:
-        """The tokens that are asked for, as many in each row, so that the host need not know them. (b, k)"""
+    def masked(self, batch: Batch) -> Tensor:
+        """Where the tokens stand that are predicted, as many in each row, so that the host need not know them. (b, k)"""
         first = (batch.targets == IGNORED).int().argsort(dim=1, stable=True)
         return first[:, : self.count(batch.targets.shape[1])]
 
@@ -87,15 +87,15 @@ class Cloze(Task):
         encoder = cast(Encoder, self.model)
         types = None if encoder.embedding.types is None else batch.types  # [SEP] divides the segments as well
         x = encoder(batch.tokens, positions=batch.positions, types=types)  # (b, s, m)
-        hidden = x.gather(1, self.asked(batch)[..., None].expand(-1, -1, x.shape[-1]))  # (b, k, m)
-        answers = {"": self.heads["mlm"](hidden, encoder.embedding.weight)}
-        if "nsp" in self.questions:
-            answers["nsp"] = self.heads["nsp"](whole(encoder, x))
-        return answers
+        hidden = x.gather(1, self.masked(batch)[..., None].expand(-1, -1, x.shape[-1]))  # (b, k, m)
+        logits = {"": self.heads["mlm"](hidden, encoder.embedding.weight)}
+        if "nsp" in self.terms:
+            logits["nsp"] = self.heads["nsp"](first_token(encoder, x))
+        return logits
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
-        targets = {"": batch.targets.gather(1, self.asked(batch))}
-        if "nsp" in self.questions:
+        targets = {"": batch.targets.gather(1, self.masked(batch))}
+        if "nsp" in self.terms:
             assert batch.labels is not None
             targets["nsp"] = batch.labels
         return targets

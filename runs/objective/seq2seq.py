@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from arch import EncoderDecoder
 
 from ..data.contract import Batch, Data
-from .contract import Question, Task, first_batch, n_real, refuse_leaks, refuse_other_models
+from .contract import LossTerm, Task, first_batch, n_real, refuse_leaks, refuse_other_models
 
 
 class Seq2Seq:
@@ -32,7 +32,7 @@ class Seq2Seq:
     def task(self, model: nn.Module, data: Data) -> Task:
         refuse_other_models(model, "seq2seq", EncoderDecoder)
         refuse_leaks(cast(EncoderDecoder, model).decoder, "seq2seq")
-        return Translation(model=model, heads={}, questions={"": Question(text=True)})
+        return Translation(model=model, heads={}, terms={"": LossTerm(text=True)})
 
 
 class Translation(Task):

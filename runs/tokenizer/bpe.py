@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .library import Learnt, library, pieces
+from .library import LearntTokenizer, library, pieces
 
 
-class BPE(Learnt):
+class BPE(LearntTokenizer):
     """The commonest pair of neighbouring tokens becomes a token, over and over, starting from the 256 bytes.
 
-    Any text comes back exactly, since no byte is unknown and nothing is normalised.
+    Lossless on any text, since no byte is unknown and nothing is normalised.
 
     Paper: Sennrich et al. 2016, arXiv:1508.07909 (section 3.2), on bytes as in GPT-2. Differs: no special tokens.
     Args:   vocab_size: tokens, the 256 bytes included.
@@ -36,4 +36,4 @@ class BPE(Learnt):
         alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
         trainer = tokenizers.trainers.BpeTrainer(vocab_size=self.vocab_size, initial_alphabet=alphabet, show_progress=False)
         tokenizer.train_from_iterator((piece for text in texts for piece in pieces(text)), trainer)
-        self._learn(tokenizer)
+        self._set(tokenizer)

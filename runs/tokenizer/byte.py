@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Bytes:
-    """One token for each byte of the UTF-8 text: nothing to learn, nothing to install, 256 tokens."""
+    """One token for each byte of the UTF-8 text: no training, nothing to install, 256 tokens."""
 
     vocab_size = 256
     settings = "bytes"
@@ -22,15 +22,15 @@ class Bytes:
         return {}
 
     def fit(self, texts: Iterable[str]) -> None:
-        """Bytes learn nothing."""
+        """There is nothing to train."""
 
     def state(self) -> bytes:
         return b""
 
     def restore(self, state: bytes) -> None:
-        """Bytes have learnt nothing."""
+        """There is no state."""
 
-    def spells(self, text: str) -> bool:
+    def is_lossless(self, text: str) -> bool:
         return True
 
     def encode(self, text: str) -> np.ndarray:

@@ -9,42 +9,42 @@ import numpy as np
 
 
 class Tokenizer(Protocol):
-    """Text to tokens and back. It keeps no files: who owns the text keeps what was learnt from it."""
+    """Text to tokens and back. It writes no files: the owner of the text stores what was learnt from it."""
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens there are, known before anything is learnt."""
+        """How many tokens there are, fixed before training."""
         ...
 
     @property
     def settings(self) -> str:
-        """All that decides the tokens of a text, apart from the texts that it learns from."""
+        """All that decides the tokens of a text, apart from the texts that it is trained on."""
         ...
 
     @property
     def token_bytes(self) -> np.ndarray:
-        """(vocab_size,) int64: the UTF-8 bytes that each token stands for; for a text that it spells they add up."""
+        """(vocab_size,) int64: the UTF-8 bytes that each token stands for; for a text on which it is lossless they add up."""
         ...
 
     @property
     def specials(self) -> dict[str, int]:
-        """The special tokens that there are, by what they are for: pad, bos, eos, cls, sep, mask, unk."""
+        """The special tokens that there are, by role: pad, bos, eos, cls, sep, mask, unk."""
         ...
 
     def fit(self, texts: Iterable[str]) -> None:
-        """Learn from texts; the same texts in the same order always teach the same."""
+        """Train on texts; the same texts in the same order always give the same tokens."""
         ...
 
     def state(self) -> bytes:
-        """What was learnt, for restore in another process."""
+        """The trained state, for restore in another process."""
         ...
 
     def restore(self, state: bytes) -> None:
-        """Know again what was learnt when state was taken."""
+        """Take over a state, without training."""
         ...
 
-    def spells(self, text: str) -> bool:
-        """Whether its tokens give this text back and their bytes are its bytes: without that, bits per byte mean nothing."""
+    def is_lossless(self, text: str) -> bool:
+        """Whether its tokens decode to this text and their bytes are its bytes: otherwise bits per byte are undefined."""
         ...
 
     def encode(self, text: str) -> np.ndarray:

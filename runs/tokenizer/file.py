@@ -1,4 +1,4 @@
-"""A tokenizer that somebody else has made."""
+"""A tokenizer from a file."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ NAMES = {  # of special tokens, the likeliest first
 
 
 class File:
-    """Any tokenizer.json (Hugging Face), as it is: added tokens are read where the text spells them, none is added.
+    """Any tokenizer.json (Hugging Face), as it is: added tokens are recognised where they occur in the text, none is put in.
 
-    Not every file gives every text back (many lower the case, compose accents or drop spaces): ``spells`` tells for a text
-    whether it does, and only then are bits per byte told. Where a file puts a space before each text, long texts are cut
-    at spaces, so that only the very first token has one byte more than the text; it is never asked for.
+    Not every file is lossless on every text (many lower the case, compose accents or drop spaces), and bits per byte are
+    reported only where it is. Where a file puts a space before each text, long texts are cut at spaces, so that only the very
+    first token has one byte more than the text; it is never a target.
 
-    Args:   path: the file. What it holds is the tokenizer: under another path it is the same.
+    Args:   path: the file. Its content alone identifies the tokenizer, not the path.
     Raises: FileNotFoundError, ValueError: no such file, not a tokenizer, or the package tokenizers is missing.
     """
 
@@ -76,13 +76,13 @@ class File:
                 return 1
             return len((token.replace("▁", " ") if marks else token.removeprefix(prefix)).encode())
 
-        sizes = np.zeros(self.vocab_size, dtype=np.int64)  # a number without a token stands for nothing
+        sizes = np.zeros(self.vocab_size, dtype=np.int64)  # 0 for a number without a token
         for token, i in self._vocab.items():
             sizes[i] = len(token.encode()) if i in self._added else n_bytes(token)
         return sizes
 
     def fit(self, texts: Iterable[str]) -> None:
-        """It has learnt already."""
+        """It is trained already."""
 
     def state(self) -> bytes:
         return self._content
@@ -103,23 +103,23 @@ class File:
         self.vocab_size = max(self._vocab.values()) + 1  # numbers that no token has included
         first = "".join(tokenizer.encode("a", add_special_tokens=False).tokens)
         self._puts_a_space = first.startswith(SPACES)
-        for kept in ("token_bytes", "specials"):
-            self.__dict__.pop(kept, None)
+        for cached in ("token_bytes", "specials"):
+            self.__dict__.pop(cached, None)
 
-    def spells(self, text: str) -> bool:
+    def is_lossless(self, text: str) -> bool:
         surplus = -len(text.encode())
         for piece, tokens in self._encoded(text):
             surplus += int(self.token_bytes[tokens].sum())
-            there = decoded(self._tokenizer, tokens)
-            if there != piece and not (self._puts_a_space and there == f" {piece}"):
+            back = decoded(self._tokenizer, tokens)
+            if back != piece and not (self._puts_a_space and back == f" {piece}"):
                 return False
         return surplus == 0 or (self._puts_a_space and surplus == 1)
 
     def encode(self, text: str) -> np.ndarray:
         return joined(self._encoded(text), self.vocab_size)
 
-    def framed(self, text: str) -> list[int]:
-        """The tokens of one text with the special ones that the file's own template puts around it."""
+    def encode_with_specials(self, text: str) -> list[int]:
+        """The tokens of one text with the special ones of the file's own template."""
         tokens: list[int] = self._tokenizer.encode(text).ids
         return tokens
 

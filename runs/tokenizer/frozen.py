@@ -1,4 +1,4 @@
-"""A tokenizer that goes from one text to another and learns nothing more."""
+"""A tokenizer trained on one text and used on another."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .contract import Tokenizer
 
 
 class Frozen:
-    """Tokens learnt from an earlier text, for a model that knows them already.
+    """The tokens of an earlier text, for a model that was trained on them.
 
-    Args:   tokenizer: it has learnt, or had nothing to learn; here it learns no more.
+    Args:   tokenizer: trained, or in need of no training; it is not trained again.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -36,16 +36,16 @@ class Frozen:
         return self.tokenizer.specials
 
     def fit(self, texts: Iterable[str]) -> None:
-        """It has learnt."""
+        """It is trained already."""
 
     def state(self) -> bytes:
         return self.tokenizer.state()
 
     def restore(self, state: bytes) -> None:
-        """What it knows is part of its settings: there is nothing else to know again."""
+        """Its state is part of its settings: there is no other."""
 
-    def spells(self, text: str) -> bool:
-        return self.tokenizer.spells(text)
+    def is_lossless(self, text: str) -> bool:
+        return self.tokenizer.is_lossless(text)
 
     def encode(self, text: str) -> np.ndarray:
         return self.tokenizer.encode(text)

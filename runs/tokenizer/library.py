@@ -1,4 +1,4 @@
-"""What tokenizers share whose work is done by the package tokenizers."""
+"""What tokenizers built on the package tokenizers share."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ PIECE = 2**16  # characters encoded as one text: long enough to be quick, short 
 PIECES = 64  # that are encoded at a time, which bounds memory
 
 
-class Learnt(ABC):
+class LearntTokenizer(ABC):
     """Tokens learnt from the text itself, starting from the 256 bytes, each written as one character of GPT-2's alphabet.
 
-    Any text comes back exactly, since no byte is unknown and nothing is normalised.
+    Lossless on any text, since no byte is unknown and nothing is normalised.
     """
 
-    prefix = ""  # of a token that goes on a word; it stands for no byte
+    prefix = ""  # of a token inside a word; it has no bytes of its own
 
     def __init__(self, *, vocab_size: int) -> None:
         self.vocab_size = vocab_size
-        self._known: Any = None
+        self._tokenizer: Any = None
 
     @property
     @abstractmethod
@@ -38,39 +38,39 @@ class Learnt(ABC):
         return {}
 
     def state(self) -> bytes:
-        text: str = self._learnt.to_str()
+        text: str = self._fitted.to_str()
         return text.encode()
 
     def restore(self, state: bytes) -> None:
-        self._learn(library().Tokenizer.from_str(state.decode()))
+        self._set(library().Tokenizer.from_str(state.decode()))
 
     @cached_property
     def token_bytes(self) -> np.ndarray:
-        tokens = (self._learnt.id_to_token(i) for i in range(self.vocab_size))
+        tokens = (self._fitted.id_to_token(i) for i in range(self.vocab_size))
         return np.array([len(token.removeprefix(self.prefix)) for token in tokens], dtype=np.int64)
 
-    def spells(self, text: str) -> bool:
+    def is_lossless(self, text: str) -> bool:
         return True
 
     def encode(self, text: str) -> np.ndarray:
-        return joined(encoded(self._learnt, pieces(text), self.vocab_size), self.vocab_size)
+        return joined(encoded(self._fitted, pieces(text), self.vocab_size), self.vocab_size)
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        return decoded(self._learnt, tokens)
+        return decoded(self._fitted, tokens)
 
     @property
-    def _learnt(self) -> Any:
-        if self._known is None:
-            raise RuntimeError(f"this {type(self).__name__} has learnt nothing yet: fit it to texts, or restore it")
-        return self._known
+    def _fitted(self) -> Any:
+        if self._tokenizer is None:
+            raise RuntimeError(f"this {type(self).__name__} is not trained yet: fit it to texts, or restore it")
+        return self._tokenizer
 
-    def _learn(self, tokenizer: Any) -> None:
+    def _set(self, tokenizer: Any) -> None:
         found = tokenizer.get_vocab_size()
         if found != self.vocab_size:
             raise ValueError(
                 f"tokenizer.vocab_size={self.vocab_size}: this text yields only {found} tokens; give at most {found}"
             )
-        self._known = tokenizer
+        self._tokenizer = tokenizer
         self.__dict__.pop("token_bytes", None)
 
 

@@ -1,4 +1,4 @@
-"""Learning the vocabulary of WordPiece: which pair of symbols is worth a symbol of its own."""
+"""Learning the vocabulary of WordPiece: which pair of symbols is merged into a new one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-PREFIX = "##"  # of a symbol that goes on a word
+PREFIX = "##"  # of a symbol inside a word
 
 
 def learn(
@@ -37,16 +37,16 @@ def learn(
 
 
 class Spelling:
-    """Words as rows of symbols, with the counts of all symbols and all pairs kept up to date.
+    """Words as rows of symbols, with the up-to-date counts of all symbols and all pairs.
 
-    Counts stand in arrays, so that one division scores every pair; a merge touches only the words that it is in.
+    Counts are arrays, so that one division scores every pair; a merge touches only the words that it is in.
     """
 
     def __init__(self, words: Mapping[str, int], alphabet: Sequence[str]) -> None:
         self.symbols: list[str] = []
         self._ids: dict[str, int] = {}
         self._freqs = np.zeros(1024, dtype=np.int64)  # of symbols
-        self._pairs: dict[tuple[int, int], int] = {}  # -> its place in the two arrays
+        self._pairs: dict[tuple[int, int], int] = {}  # -> its index in the two arrays
         self._ends = np.zeros((2, 1024), dtype=np.int64)  # the two symbols of each pair
         self._counts = np.zeros(1024, dtype=np.int64)  # of pairs
         self._where: list[set[int]] = []  # the words that each pair is in
@@ -80,30 +80,30 @@ class Spelling:
             self._words[word] = rewritten(self._words[word], pair, merged)
             self._count(word, +1)
 
-    def _order(self, place: int) -> tuple[int, str, str]:
-        left, right = self._ends[:, place].tolist()
-        return -int(self._counts[place]), self.symbols[left], self.symbols[right]
+    def _order(self, index: int) -> tuple[int, str, str]:
+        left, right = self._ends[:, index].tolist()
+        return -int(self._counts[index]), self.symbols[left], self.symbols[right]
 
     def _count(self, word: int, sign: int) -> None:
         row, times = self._words[word], sign * self._times[word]
         for symbol in row:
             self._freqs[symbol] += times
         for pair in pairwise(row):
-            place = self._place(pair)
-            self._counts[place] += times
+            index = self._index_of(pair)
+            self._counts[index] += times
             if sign > 0:
-                self._where[place].add(word)
+                self._where[index].add(word)
             else:
-                self._where[place].discard(word)
+                self._where[index].discard(word)
 
-    def _place(self, pair: tuple[int, int]) -> int:
-        place = self._pairs.setdefault(pair, len(self._where))
-        if place == len(self._where):
+    def _index_of(self, pair: tuple[int, int]) -> int:
+        index = self._pairs.setdefault(pair, len(self._where))
+        if index == len(self._where):
             self._where.append(set())
-            if place == len(self._counts):
+            if index == len(self._counts):
                 self._counts, self._ends = doubled(self._counts), doubled(self._ends)
-            self._ends[:, place] = pair
-        return place
+            self._ends[:, index] = pair
+        return index
 
     def _id(self, symbol: str) -> int:
         """Two ways to the same symbol are one: a + ##bc is ab + ##c."""

@@ -6,22 +6,22 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from .library import Learnt, library, pieces
+from .library import LearntTokenizer, library, pieces
 from .likelihood import PREFIX, learn
 
-LONGEST = 100  # bytes of a word, since looking for the longest match takes the square of it
+LONGEST = 100  # bytes of a word, since the search for the longest match takes the square of it
 
 
-class WordPiece(Learnt):
+class WordPiece(LearntTokenizer):
     """The pair that occurs together most, for how common its two parts are, becomes a token, over and over.
 
     score(a, b) = freq(ab) / (freq(a) * freq(b)); a word is then read as the longest tokens that match, from left to right.
 
-    Any text comes back exactly. The score alone spends the vocabulary on the rarest pairs (two bytes that occur once, side
+    Lossless on any text. The score alone spends the vocabulary on the rarest pairs (two bytes that occur once, side
     by side, score 1), so by default only pairs of about the same frequency compete, the common ones first.
 
     Paper: Schuster & Nakajima 2012 (ICASSP), as in Wu et al. 2016, arXiv:1609.08144 (section 4.1). Differs: on bytes, with
-           GPT-2's words; no special tokens; words end after 100 bytes, and between two #, as ## marks what goes on a word.
+           GPT-2's words; no special tokens; words end after 100 bytes, and between two #, as ## marks the rest of a word.
     Args:   vocab_size: tokens, the 256 bytes at the beginning of a word and the 256 within one included.
             min_count: pairs that occur less often are never merged; 1: the score alone; None: as many as the commonest
             pair at first, and half as many whenever no pair is left.
@@ -47,7 +47,7 @@ class WordPiece(Learnt):
 
     def fit(self, texts: Iterable[str]) -> None:
         tokenizers = library()
-        splitter = words()
+        splitter = word_splitter()
         counts: Counter[str] = Counter()
         for text in texts:
             for piece in pieces(text):
@@ -60,11 +60,11 @@ class WordPiece(Learnt):
         tokenizer.pre_tokenizer = splitter
         without_prefix = tokenizers.decoders.Replace(tokenizers.Regex(f"^{PREFIX}"), "")
         tokenizer.decoder = tokenizers.decoders.Sequence([without_prefix, tokenizers.decoders.ByteLevel()])
-        self._learn(tokenizer)
+        self._set(tokenizer)
 
 
-def words() -> Any:
-    """Splits a text into words: those of GPT-2, none with ## in it, and none too long to be known."""
+def word_splitter() -> Any:
+    """Splits a text into words: those of GPT-2, none with ## in it, and none too long for the vocabulary look-up."""
     tokenizers = library()
     parts = tokenizers.pre_tokenizers
     return parts.Sequence(

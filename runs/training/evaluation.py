@@ -1,4 +1,4 @@
-"""Asking a task its questions: a batch on its way to the device, what the answers cost, and the held-out metrics."""
+"""The losses of a task: a batch on its way to the device, its cross-entropies, and the held-out metrics."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from arch.routing import pop_routings
 from ..data.contract import IGNORED, Batch, Data
 from ..objective import Task
 
-Counts = dict[str, int]  # question -> its targets
+Counts = dict[str, int]  # term -> its targets
 
 
 def pieces(task: Task, batch: Batch, n: int, device: torch.device) -> Iterator[tuple[Batch, Counts]]:
-    """Cut a batch into n equal parts on the device, each with the number of every question's targets in the whole batch."""
+    """Cut a batch into n equal parts on the device, each with the number of every term's targets in the whole batch."""
     counts = {name: int((targets != IGNORED).sum()) for name, targets in task.targets(batch).items()}  # on the host
     rows = batch.tokens.shape[0] // n
     for i in range(n):
@@ -31,30 +31,30 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def losses(task: Task, batch: Batch, counts: Counts) -> dict[str, Tensor]:
-    """The cross-entropy of each question, summed over this piece and divided by the targets of the whole batch."""
+    """The cross-entropy of each term, summed over this piece and divided by the targets of the whole batch."""
     targets = task.targets(batch)
     return {name: summed_loss(logits, targets[name]) / counts[name] for name, logits in task(batch).items()}
 
 
 def weighted(task: Task, parts: dict[str, Tensor]) -> Tensor:
-    """The loss: the questions' parts by their weights."""
-    first, *rest = (task.questions[name].weight * part for name, part in parts.items())
+    """The loss: the sum of its terms by their weights."""
+    first, *rest = (task.terms[name].weight * part for name, part in parts.items())
     return sum(rest, first)
 
 
 def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy summed over what is asked, in fp32. logits: (..., answers), targets: (...)."""
+    """Cross-entropy summed over the targets, in fp32. logits: (..., classes), targets: (...)."""
     return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
-def named(question: str, metric: str) -> str:
-    """What a question's metric is called; those of the first question have no prefix."""
-    return f"{question}_{metric}" if question else metric
+def named(term: str, metric: str) -> str:
+    """What a term's metric is called; those of the first term have no prefix."""
+    return f"{term}_{metric}" if term else metric
 
 
 @dataclass
 class Tally:
-    """What the held-out batches have shown of one question so far, in sums."""
+    """What the held-out batches have shown of one term so far, in sums."""
 
     nats: Tensor
     correct: Tensor
@@ -62,7 +62,7 @@ class Tally:
     bytes: int = 0
 
     def metrics(self) -> dict[str, float]:
-        """Loss in nats per target, accuracy of the likeliest answer; where bytes are known, bits per byte, bytes per token."""
+        """Loss in nats per target, accuracy of the likeliest class; where bytes are known, bits per byte, bytes per token."""
         told = {"loss": (self.nats / self.asked).item(), "accuracy": (self.correct / self.asked).item()}
         if self.bytes:
             told["bits_per_byte"] = (self.nats / self.bytes).item() / math.log(2)
@@ -74,10 +74,10 @@ class Tally:
 def evaluate(
     task: Task, data: Data, *, n_batches: int, batch_size: int, seq_len: int, device: torch.device
 ) -> dict[str, float]:
-    """The metrics of every question on the held-out batches."""
+    """The metrics of every term on the held-out batches."""
     task.eval()
     zero = torch.zeros((), dtype=torch.float64)
-    tallies = {name: Tally(zero, zero) for name in task.questions}
+    tallies = {name: Tally(zero, zero) for name in task.terms}
     for whole in data.evaluation(n_batches=n_batches, batch_size=batch_size, seq_len=seq_len):
         ((batch, counts),) = pieces(task, whole, 1, device)
         targets, on_host = task.targets(batch), task.targets(whole)
@@ -86,7 +86,7 @@ def evaluate(
             tally.nats = tally.nats + summed_loss(logits, targets[name]).cpu()
             tally.correct = tally.correct + (logits.argmax(-1) == targets[name]).sum().cpu()
             tally.asked += counts[name]
-            if task.questions[name].text and data.token_bytes is not None:
+            if task.terms[name].text and data.token_bytes is not None:
                 tally.bytes += int(data.token_bytes[on_host[name][on_host[name] != IGNORED]].sum())
     pop_routings(task.model)
     task.train()

@@ -57,9 +57,9 @@ def test_padding_behind_the_target_changes_no_real_token(name: str) -> None:
 def test_step_by_step(name: str) -> None:
     peer, (real, positions) = MODELS[name](), right_padded([11, 5])
     source, target = tokens(*real.shape), tokens(2, 9, seed=2)
-    reading = twin(peer).reading(source, positions)
-    cache = reading.init_cache(2, 9)
-    logits = torch.cat([reading(part, cache=cache) for part in target.split([3, 1, 1, 2, 1, 1], dim=1)], dim=1)
+    conditioned = twin(peer).condition(source, positions)
+    cache = conditioned.init_cache(2, 9)
+    logits = torch.cat([conditioned(part, cache=cache) for part in target.split([3, 1, 1, 2, 1, 1], dim=1)], dim=1)
     close(logits, peer(input_ids=source, attention_mask=real.long(), decoder_input_ids=target).logits)
 
 

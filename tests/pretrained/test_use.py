@@ -49,8 +49,8 @@ def test_a_published_model_writes_as_the_reference_does(published: Path, capsys:
 
 def test_the_tokens_around_a_text_are_those_of_the_file(published: Path) -> None:
     loaded = of_weights(published)
-    assert loaded.framed("lazy dog") == [1, 4 + WORDS.index("lazy"), 4 + WORDS.index("dog")]
-    assert loaded.ends == [2]
+    assert loaded.encode_prompt("lazy dog") == [1, 4 + WORDS.index("lazy"), 4 + WORDS.index("dog")]
+    assert loaded.stop_tokens == [2]
     assert loaded.specials["bos"] == 1
 
 

@@ -1,4 +1,4 @@
-"""Tasks made on the fly whose answer is known: what can an architecture do at all?"""
+"""Synthetic tasks with known answers: what can an architecture do at all?"""
 
 from .copying import Copying
 from .induction_heads import InductionHeads

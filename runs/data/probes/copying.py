@@ -12,16 +12,16 @@ from .probe import Probe, as_batch, require_length
 
 @dataclass(frozen=True, kw_only=True)
 class Copying(Probe):
-    """Say a string of letters again, then stop.
+    """Repeat a string of letters, then stop.
 
-    $ letters | letters .    scored: the second time and the full stop.
+    $ letters | letters .    scored: the repetition and the full stop.
     Tokens: letters 0 .. letters - 1, then $ | . and the padding *. Training rows of train.seq_len tokens are packed with
     examples, the last one cut off and not scored; a held-out row holds one example, and padding at position -1.
 
     Paper: Jelassi et al. 2024, arXiv:2402.01032 (section 3.1; strings of 5 to 20 letters in rows of 220 in the authors' code).
     Differs: nothing.
     Args:   letters: in the alphabet. min_length, max_length: letters of a string in training.
-            test_min_length, test_max_length: of a held-out one, to see what carries over; None: as in training.
+            test_min_length, test_max_length: of a held-out one, to measure length generalisation; None: as in training.
     Raises: ValueError: a shortest string longer than the longest, or a row that does not hold the longest example.
     """
 
@@ -56,7 +56,7 @@ class Copying(Probe):
 
     def check(self, *, seq_len: int) -> None:
         longest = max(self.lengths(held_out=False)[1], self.lengths(held_out=True)[1])
-        require_length("copy", seq_len, 2 * longest + 3, f"twice the longest string, {longest}, and three signs")
+        require_length("copy", seq_len, 2 * longest + 3, f"twice the longest string, {longest}, and three separators")
 
     def draw(self, rng: np.random.Generator, *, batch_size: int, seq_len: int, held_out: bool) -> Batch:
         self.check(seq_len=seq_len)
@@ -66,16 +66,16 @@ class Copying(Probe):
         length = rng.integers(low, high + 1, size=(batch_size, examples))
         end = np.cumsum(2 * length + 3, axis=1)  # (b, examples) position after the last one of each
 
-        place = np.arange(seq_len + 1)
-        which = (end[:, :, None] <= place).sum(axis=1)  # (b, s + 1) the example that a token belongs to
+        position = np.arange(seq_len + 1)
+        which = (end[:, :, None] <= position).sum(axis=1)  # (b, s + 1) the example that a token belongs to
         last = np.minimum(which, examples - 1)
         n, after = np.take_along_axis(length, last, axis=1), np.take_along_axis(end, last, axis=1)
-        offset = place - (after - 2 * n - 3)  # 0 at the $
+        offset = position - (after - 2 * n - 3)  # 0 at the $
 
         drawn = rng.integers(0, self.letters, size=(batch_size, seq_len + 1))
-        copied = np.take_along_axis(drawn, np.maximum(place - n - 1, 0), axis=1)
+        copied = np.take_along_axis(drawn, np.maximum(position - n - 1, 0), axis=1)
         signs = [which == examples, offset == 0, offset <= n, offset == n + 1, offset <= 2 * n + 1]
         row = np.select(signs, [padding, start, drawn, again, copied], default=stop)
-        asked = (offset >= n + 2) & (which < examples) & (after <= seq_len + 1)
-        positions = np.where(which < examples, place, -1)[:, :-1] if held_out else None
-        return as_batch(row[:, :-1], np.where(asked, row, IGNORED)[:, 1:], positions)
+        scored = (offset >= n + 2) & (which < examples) & (after <= seq_len + 1)
+        positions = np.where(which < examples, position, -1)[:, :-1] if held_out else None
+        return as_batch(row[:, :-1], np.where(scored, row, IGNORED)[:, 1:], positions)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..contract import Batch
-from .probe import Probe, as_batch, nothing_asked, require_length
+from .probe import Probe, as_batch, no_targets, require_length
 
 
 @dataclass(frozen=True, kw_only=True)
 class InductionHeads(Probe):
-    """What followed the special token when it stood in the text before? Asked once, at the end of the row.
+    """Which token followed the special one at its earlier occurrence? Predicted once, at the end of the row.
 
     Random tokens 0 .. V - 2, the special token V - 1 once among them and once at the last position, the only one scored.
     A row takes train.seq_len tokens: train at 256, then score at any length.
@@ -40,8 +40,8 @@ class InductionHeads(Probe):
         self.check(seq_len=seq_len)
         special, row = self.vocab_size - 1, np.arange(batch_size)
         tokens = rng.integers(0, special, size=(batch_size, seq_len))
-        place = rng.integers(0, seq_len - 2, size=batch_size)
-        tokens[row, place] = tokens[:, -1] = special
-        targets = nothing_asked(batch_size, seq_len)
-        targets[:, -1] = tokens[row, place + 1]
+        index = rng.integers(0, seq_len - 2, size=batch_size)
+        tokens[row, index] = tokens[:, -1] = special
+        targets = no_targets(batch_size, seq_len)
+        targets[:, -1] = tokens[row, index + 1]
         return as_batch(tokens, targets)

@@ -8,12 +8,12 @@ import numpy as np
 
 from ..contract import Batch
 from ..draws import distinct
-from .probe import Probe, as_batch, nothing_asked, require_length
+from .probe import Probe, as_batch, no_targets, require_length
 
 
 @dataclass(frozen=True, kw_only=True)
 class MQAR(Probe):
-    """Key-value pairs, then each key once more: which value came with it?
+    """Key-value pairs, then each key once more, whose value is to be recalled.
 
     k1 v1 ... kK vK, then filler with key k at position 2K + 2g and its value as the target there;
     the gaps g differ and are drawn one after the other with p(g) ~ (g + 1)^(power - 1).
@@ -56,10 +56,10 @@ class MQAR(Probe):
         # the order of log p + Gumbel noise is that of draws from p without replacement
         space = (seq_len - context) // 2
         score = (self.power - 1) * np.log(np.arange(1, space + 1)) + rng.gumbel(size=(batch_size, space))
-        places = context + 2 * np.argsort(-score, axis=1)[:, : self.pairs]  # (b, pairs)
-        np.put_along_axis(tokens, places, keys, axis=1)
-        targets = nothing_asked(batch_size, seq_len)
-        np.put_along_axis(targets, places, values, axis=1)
+        positions = context + 2 * np.argsort(-score, axis=1)[:, : self.pairs]  # (b, pairs)
+        np.put_along_axis(tokens, positions, keys, axis=1)
+        targets = no_targets(batch_size, seq_len)
+        np.put_along_axis(targets, positions, values, axis=1)
         if self.random_non_queries:
             filler = tokens == 0
             tokens[filler] = rng.integers(0, self.vocab_size, size=np.count_nonzero(filler))

@@ -1,4 +1,4 @@
-"""What all probes have in common."""
+"""The base of all probes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Probe(ABC):
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, *, batch_size: int, seq_len: int, held_out: bool) -> Batch:
-        """Rows from a generator. held_out: to be scored, not learnt from."""
+        """Rows from a generator. held_out: for evaluation."""
 
     @property
     def sha256(self) -> str:
@@ -51,7 +51,7 @@ def as_batch(tokens: np.ndarray, targets: np.ndarray, positions: np.ndarray | No
     return Batch(*contiguous)
 
 
-def nothing_asked(batch_size: int, seq_len: int) -> np.ndarray:
+def no_targets(batch_size: int, seq_len: int) -> np.ndarray:
     """(b, s) targets of rows in which no token is scored yet."""
     return np.full((batch_size, seq_len), IGNORED, dtype=np.int64)
 

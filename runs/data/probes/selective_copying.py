@@ -8,15 +8,15 @@ import numpy as np
 
 from ..contract import Batch
 from ..draws import distinct
-from .probe import Probe, as_batch, nothing_asked, require_length
+from .probe import Probe, as_batch, no_targets, require_length
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelectiveCopying(Probe):
-    """Remember the few data tokens among the noise, and say them in order when the markers come.
+    """Remember the few data tokens among the noise, and repeat them in order at the markers.
 
-    Tokens: 0 noise, 1 .. V - 2 data, V - 1 marker. The last n_data tokens of a row are markers, each of which asks for
-    one data token; the data lie at random positions in the train.seq_len - n_data tokens before them.
+    Tokens: 0 noise, 1 .. V - 2 data, V - 1 marker. The last n_data tokens of a row are markers, each of which has
+    one data token for its target; the data lie at random positions in the train.seq_len - n_data tokens before them.
 
     Paper: Gu and Dao 2023, arXiv:2312.00752 (section 4.1.1, appendix E.1: 4096 tokens, 16 of data, vocabulary 16).
     Differs: the marker is one of the 16 tokens, the paper leaves that open; the markers are the last of the seq_len tokens.
@@ -44,10 +44,10 @@ class SelectiveCopying(Probe):
         self.check(seq_len=seq_len)
         context = seq_len - self.n_data
         data = rng.integers(1, self.vocab_size - 1, size=(batch_size, self.n_data))
-        places = np.sort(distinct(rng, rows=batch_size, count=self.n_data, below=context), axis=1)
+        positions = np.sort(distinct(rng, rows=batch_size, count=self.n_data, below=context), axis=1)
         tokens = np.zeros((batch_size, seq_len), dtype=np.int64)
-        np.put_along_axis(tokens, places, data, axis=1)
+        np.put_along_axis(tokens, positions, data, axis=1)
         tokens[:, context:] = self.vocab_size - 1
-        targets = nothing_asked(batch_size, seq_len)
+        targets = no_targets(batch_size, seq_len)
         targets[:, context:] = data
         return as_batch(tokens, targets)

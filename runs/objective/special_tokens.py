@@ -17,48 +17,49 @@ from ..tokenizer.contract import special_tokens
 ROLES = ("pad", "cls", "sep", "mask")  # all of them wherever one is needed, so that encoders can pass on their weights
 
 
-class Marked(ABC):
-    """Data whose rows are laid out anew around special tokens; a subclass says how.
+class WithSpecialTokens(ABC):
+    """Data whose rows get special tokens; a subclass says where.
 
     A special token is the tokenizer's own of that role; those that it lacks follow the vocabulary.
 
-    Args:   data: rows that are stretches of text. marks: special tokens in a row. stretches: of data, that one row is made of.
+    Args:   data: rows of text. n_special: special tokens in a row. n_segments: rows of data that one row is made of.
     """
 
-    token_bytes: Tensor | None = None  # some tokens only are asked for
+    token_bytes: Tensor | None = None  # only some of the tokens are targets
 
-    def __init__(self, data: Data, *, marks: int, stretches: int = 1) -> None:
-        self.inner, self.marks, self.stretches = data, marks, stretches
+    def __init__(self, data: Data, *, n_special: int, n_segments: int = 1) -> None:
+        self.inner, self.n_special, self.n_segments = data, n_special, n_segments
         self.tokenizer = getattr(data, "tokenizer", None)
         own = {} if self.tokenizer is None else self.tokenizer.specials
         self.specials = special_tokens(own, ROLES, data.vocab_size)
         self.vocab_size = max(data.vocab_size, *(token + 1 for token in self.specials.values()))
 
     @abstractmethod
-    def laid_out(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        """Stretches as rows with their marks. batch: (stretches * b, n) tokens, n = seq_len - marks."""
-
-    @property
-    def sha256(self) -> str:
-        return self.inner.sha256
+    def insert(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """Rows with their special tokens. batch: (n_segments * b, n) tokens, n = seq_len - n_special."""
 
     @property
     def chance(self) -> float | None:
         return None
 
+    @property
+    def sha256(self) -> str:
+        return self.inner.sha256
+
     def check(self, *, seq_len: int) -> None:
-        if seq_len < self.marks + 8:
+        if seq_len < self.n_special + 8:
             raise ValueError(
-                f"train.seq_len={seq_len}: {self.marks} tokens of a row are special here, so take {self.marks + 8} at least"
+                f"train.seq_len={seq_len}: {self.n_special} tokens of a row are special here, "
+                f"so take {self.n_special + 8} at least"
             )
-        self.inner.check(seq_len=seq_len - self.marks)
+        self.inner.check(seq_len=seq_len - self.n_special)
 
     def batch(self, *, seed: int, step: int, batch_size: int, seq_len: int) -> Batch:
-        n_rows, n = batch_size * self.stretches, seq_len - self.marks
+        n_rows, n = batch_size * self.n_segments, seq_len - self.n_special
         batch = self.inner.batch(seed=seed, step=step, batch_size=n_rows, seq_len=n)
-        return self.laid_out(batch, generator(stream(seed, "marked"), step))
+        return self.insert(batch, generator(stream(seed, "marked"), step))  # the name decides the draws
 
     def evaluation(self, *, n_batches: int, batch_size: int, seq_len: int) -> Iterator[Batch]:
-        n_rows, n = batch_size * self.stretches, seq_len - self.marks
+        n_rows, n = batch_size * self.n_segments, seq_len - self.n_special
         for i, batch in enumerate(self.inner.evaluation(n_batches=n_batches, batch_size=n_rows, seq_len=n)):
-            yield self.laid_out(batch, generator(stream(HELD_OUT, "marked"), i))
+            yield self.insert(batch, generator(stream(HELD_OUT, "marked"), i))

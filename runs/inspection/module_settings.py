@@ -1,4 +1,4 @@
-"""What a module says of itself: the shapes of its weights, and what it was built with."""
+"""A module as text: the shapes of its weights, and the arguments that it was built with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from arch.contracts import Position
 
-PLAIN = ("weight", "bias")  # parameters that their module's name is enough for
+PLAIN = ("weight", "bias")  # parameters that need no name beside their module's
 
 
 def shape(tensor: Tensor) -> str:
@@ -18,38 +18,38 @@ def shape(tensor: Tensor) -> str:
 
 
 def settings(module: nn.Module) -> list[str]:
-    """key=value of what the module was built with, as far as it keeps it and it is not what it would have been anyway."""
+    """key=value of each argument that the module has as an attribute and whose value is not the default."""
     if type(module).__module__.startswith("torch.") and next(module.parameters(recurse=False), None) is not None:
-        return []  # the shapes say it all
-    told = []
+        return []  # the shapes are enough
+    found = []
     for key, parameter in inspect.signature(type(module).__init__).parameters.items():
         value = getattr(module, key, None)
         if key == "d_ff" and value is None:
             value = _width(module)
-        text = _told(value)
-        usual = _told(parameter.default) if not callable(value) else ""  # an activation is always told
-        if key != "d_model" and text and text != usual:
-            told.append(f"{key}={text}")
-    return told
+        text = _as_text(value)
+        default = _as_text(parameter.default) if not callable(value) else ""  # an activation is always shown
+        if key != "d_model" and text and text != default:
+            found.append(f"{key}={text}")
+    return found
 
 
-def parts(module: nn.Module) -> list[nn.Module]:
-    """The blocks that a module is made of: no bare projections, and nothing that does nothing."""
-    return [part for part in module.children() if not type(part).__module__.startswith("torch.") and not idle(part)]
+def sub_blocks(module: nn.Module) -> list[nn.Module]:
+    """The blocks that a module is built from, without bare projections and identities."""
+    return [part for part in module.children() if not type(part).__module__.startswith("torch.") and not is_identity(part)]
 
 
-def idle(module: nn.Module) -> bool:
-    """Whether the module hands on what it is given, whatever it is."""
+def is_identity(module: nn.Module) -> bool:
+    """Whether the module returns its input unchanged."""
     return type(module) in (Position, nn.Identity) or (isinstance(module, nn.Dropout) and module.p == 0)
 
 
 def _width(module: nn.Module) -> int | None:
-    """Hidden channels of an ffn, where only its weights know them."""
+    """Hidden channels of an ffn, from the shape of its weights."""
     weight = getattr(getattr(module, "up_proj", None), "weight", None)
     return weight.shape[0] if isinstance(weight, Tensor) else None
 
 
-def _told(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int):

@@ -1,4 +1,4 @@
-"""What a study says in plain sentences, what to hold against it, and its table for the terminal."""
+"""The findings of a study in sentences, its caveats, and its table for the terminal."""
 
 from __future__ import annotations
 
@@ -7,79 +7,83 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.compare import Comparison, Metric, compare, looking_ahead, short_names, too_few
+from analysis.compare import Comparison, Metric, compare, non_causal_arms, short_names, too_few
 from analysis.digits import count, delta, fixed, listed, si, signed, times
 
 
-def reading(study: Comparison, effects: pd.DataFrame | None = None) -> list[str]:
+def findings(study: Comparison, effects: pd.DataFrame | None = None) -> list[str]:
     """Findings as sentences; every number in them stands in the tables too. effects: what each axis does, in a grid."""
     metric, table = study.metric, study.differences
     seeds, base = study.runs["seed"].nunique(), study.arms.to_dict("index")[study.baseline]
     name = "The baseline" if study.baseline == "baseline" else f"The baseline ({study.baseline})"
-    spread = f", with a standard deviation of {fixed(base['sd'], study.places)} over seeds" if math.isfinite(base["sd"]) else ""
-    told = [
+    spread = (
+        f", with a standard deviation of {fixed(base['sd'], study.decimals)} over seeds" if math.isfinite(base["sd"]) else ""
+    )
+    sentences = [
         f"{count(len(study.arms), 'arm')}, {count(seeds, 'seed')}, {study.arms['train.steps'].max():.0f} steps "
         f"({si(base['tokens'])} tokens) each.",
-        f"{name} reaches {_value(fixed(base['mean'], study.places), metric)}{spread}.",
+        f"{name} reaches {_value(fixed(base['mean'], study.decimals), metric)}{spread}.",
     ]
     fair = table[(table["reading"] != "refused") & (table["n"] > 0) & ~table["ahead"]]
     better, worse, unclear = (fair[fair["kind"] == kind] for kind in ("good", "bad", "open"))
     if len(better):
-        told.append(_against_baseline(better.to_dict("records")[0], study))
+        sentences.append(_against_baseline(better.to_dict("records")[0], study))
     elif len(fair):
-        told.append("No arm beats the baseline by more than its interval.")
+        sentences.append("No arm beats the baseline by more than its interval.")
     if effects is not None and len(effects):
-        swaps = [f"{row['level']} for {row['base']} {delta(row, study.places)}" for row in effects.to_dict("records")]
-        told.append(f"Axis by axis, all else the same: {'; '.join(swaps)}.")
-        told.append(
+        swaps = [f"{row['level']} for {row['base']} {delta(row, study.decimals)}" for row in effects.to_dict("records")]
+        sentences.append(f"Axis by axis, all else the same: {'; '.join(swaps)}.")
+        sentences.append(
             f"Of {count(len(fair), 'arm')}, {len(better)} did better and {len(worse)} worse than the baseline with an interval "
-            f"that leaves zero out; {len(unclear)} cannot be told apart from it."
+            f"that leaves zero out; {len(unclear)} cannot be distinguished from it."
         )
-        return told
+        return sentences
     good, bad = ("Lower", "Higher") if metric.lower_is_better else ("Higher", "Lower")
-    for rows, words in (
+    for rows, beginning in (
         (better.iloc[1:], f"{good} as well, with intervals that leave zero out"),
         (worse.iloc[::-1], f"{bad}, that is worse"),
-        (unclear, "Not told apart from the baseline"),
+        (unclear, "Not distinguishable from the baseline"),
     ):
         if len(rows):
-            told.append(f"{words}: {_with_numbers(rows, study)}.")
-    return told
+            sentences.append(f"{beginning}: {_with_numbers(rows, study)}.")
+    return sentences
 
 
 def cautions(study: Comparison) -> list[str]:
-    """What a reader must hold against the numbers before believing them."""
-    names, table, told = short_names(study), study.differences, []
+    """The caveats of the numbers."""
+    names, table, sentences = short_names(study), study.differences, []
     seeds, compared = study.runs["seed"].nunique(), int((table["n"] > 1).sum())
     if study.noise["df"]:
-        sd, df = fixed(study.noise["sd"], study.places), study.noise["df"]
-        told.append(f"The seed alone moves a run by {sd} (pooled sd, {df} degrees of freedom).")
+        sd, df = fixed(study.noise["sd"], study.decimals), study.noise["df"]
+        sentences.append(f"The seed alone moves a run by {sd} (pooled sd, {df} degrees of freedom).")
     for pair in study.noise["twins"]:
-        told.append(f"{pair['twin']} is {pair['arm']} once more: {delta(pair, study.places)} of pure noise.")
+        sentences.append(f"{pair['twin']} is {pair['arm']} once more: {delta(pair, study.decimals)} of pure noise.")
     if too_few(seeds):
-        told.append(f"{too_few(seeds)}.")
+        sentences.append(f"{too_few(seeds)}.")
     if compared >= 20:
-        told.append(f"Of {compared} intervals at 95 %, about {round(0.05 * compared)} leave zero out by chance alone.")
+        sentences.append(f"Of {compared} intervals at 95 %, about {round(0.05 * compared)} leave zero out by chance alone.")
     uneven = table.loc[table["total_params_percent"].abs() > 1, "arm"]
     if len(uneven):
-        told.append(f"Not at equal parameters: {listed([names[arm] for arm in uneven])}.")
+        sentences.append(f"Not at equal parameters: {listed([names[arm] for arm in uneven])}.")
     for status in ("diverged", "failed", "unfinished"):
         ended = study.arms.loc[study.arms[status] > 0, status]
         if len(ended):
-            told.append(f"{count(int(ended.sum()), 'run')} {status}, in {listed([names[str(arm)] for arm in ended.index])}.")
+            sentences.append(
+                f"{count(int(ended.sum()), 'run')} {status}, in {listed([names[str(arm)] for arm in ended.index])}."
+            )
     refused = table.loc[table["reading"] == "refused", "arm"]
     if len(refused):
-        told.append(f"Refused, since data or budget differ: {listed([names[arm] for arm in refused])}.")
-    ahead = [names[arm] for arm in looking_ahead(study)]
+        sentences.append(f"Refused, since data or budget differ: {listed([names[arm] for arm in refused])}.")
+    ahead = [names[arm] for arm in non_causal_arms(study)]
     if ahead:
-        told.append(f"\u2020 sees later tokens, so it is no language model: {listed(ahead)}.")
+        sentences.append(f"\u2020 sees later tokens, so it is no language model: {listed(ahead)}.")
     if study.runs["device"].dropna().nunique() > 1:
-        told.append("The runs come from different devices: their speeds do not compare.")
-    return told
+        sentences.append("The runs come from different devices: their speeds cannot be compared.")
+    return sentences
 
 
 def terminal_table(runs: pd.DataFrame, baseline: str | None = None) -> str:
-    """The end of a sweep in one compact table: result, difference, speed, size, memory and what became of the runs."""
+    """A sweep in one compact table: result, difference, speed, size, memory and the statuses of the runs."""
     study = compare(runs, baseline)
     seeds, names = sorted(runs["seed"].unique()), short_names(study)
     head = ["arm", study.metric.unit, "Δ vs baseline [95 %]", "tokens/s", "params", "active", "memory", "runs"]
@@ -94,26 +98,26 @@ def terminal_table(runs: pd.DataFrame, baseline: str | None = None) -> str:
     title = f"{runs['study'].iloc[0]}: {study.metric.name}, {good} is better; baseline {study.baseline}; "
     title += f"{count(len(seeds), 'seed')}: {', '.join(map(str, seeds[:12]))}{', ...' if len(seeds) > 12 else ''}"
     notes = [note for note in [too_few(len(seeds))] if note]
-    marked = study.differences[(study.differences["reading"] == "refused") | study.differences["ahead"]]
-    notes += [f"{arm}: {note.split('; ')[0]}" for arm, note in zip(marked["arm"], marked["note"], strict=True)]
+    flagged = study.differences[(study.differences["reading"] == "refused") | study.differences["ahead"]]
+    notes += [f"{arm}: {note.split('; ')[0]}" for arm, note in zip(flagged["arm"], flagged["note"], strict=True)]
     failed = runs[runs["error"].notna()]
     notes += [f"{run}: {error}" for run, error in zip(failed["run"], failed["error"], strict=True)][:10]
     return "\n".join([title, *lines, *notes])
 
 
 def outcome(line: pd.Series) -> str:
-    """3 done, 1 diverged: only what occurred."""
+    """3 done, 1 diverged: the statuses that occur."""
     return ", ".join(f"{line[status]} {status}" for status in ("done", "diverged", "failed", "unfinished") if line[status])
 
 
 def _terminal_row(study: Comparison, arm: str, name: str, line: pd.Series) -> list[str]:
     against = "baseline"
     for row in study.differences[study.differences["arm"] == arm].to_dict("records"):
-        against = "refused" if row["reading"] == "refused" else delta(row, study.places)
-    spread = f" ± {fixed(line['sd'], study.places)}" if math.isfinite(line["sd"]) else ""
+        against = "refused" if row["reading"] == "refused" else delta(row, study.decimals)
+    spread = f" ± {fixed(line['sd'], study.decimals)}" if math.isfinite(line["sd"]) else ""
     return [
         name if len(name) <= 48 else name[:47] + "…",
-        fixed(line["mean"], study.places) + spread,
+        fixed(line["mean"], study.decimals) + spread,
         against,
         si(line["tokens_per_s"]),
         si(line["total_params"]),
@@ -124,23 +128,29 @@ def _terminal_row(study: Comparison, arm: str, name: str, line: pd.Series) -> li
 
 
 def _against_baseline(row: dict[Any, Any], study: Comparison) -> str:
-    word = "lower" if row["difference"] < 0 else "higher"
+    direction = "lower" if row["difference"] < 0 else "higher"
     ends = sorted((abs(row["low"]), abs(row["high"])))
-    mean, low, high = (fixed(value, study.places) for value in (abs(row["difference"]), *ends))
-    size = f"{mean} {word} in accuracy" if study.metric.column == "val_accuracy" else f"{mean} {study.metric.unit} {word}"
+    mean, low, high = (fixed(value, study.decimals) for value in (abs(row["difference"]), *ends))
+    size = (
+        f"{mean} {direction} in accuracy"
+        if study.metric.column == "val_accuracy"
+        else f"{mean} {study.metric.unit} {direction}"
+    )
     total, active = 1 + row["total_params_percent"] / 100, 1 + row["active_params_percent"] / 100
-    costs = [("speed", row["tokens_per_s_ratio"]), ("parameters", total)] + (
+    ratios = [("speed", row["tokens_per_s_ratio"]), ("parameters", total)] + (
         [("active ones", active)] if active != total else []
     )
-    price = listed([f"{times(ratio)} the {what}" for what, ratio in costs if math.isfinite(ratio)])
+    cost = listed([f"{times(ratio)} the {what}" for what, ratio in ratios if math.isfinite(ratio)])
     return f"Against the baseline, {short_names(study)[row['arm']]} is {size} [{low}, {high}]" + (
-        f" at {price}." if price else "."
+        f" at {cost}." if cost else "."
     )
 
 
 def _with_numbers(rows: pd.DataFrame, study: Comparison) -> str:
     names = short_names(study)
-    return listed([f"{names[arm]} ({signed(d, study.places)})" for arm, d in zip(rows["arm"], rows["difference"], strict=True)])
+    return listed(
+        [f"{names[arm]} ({signed(d, study.decimals)})" for arm, d in zip(rows["arm"], rows["difference"], strict=True)]
+    )
 
 
 def _value(number: str, metric: Metric) -> str:
