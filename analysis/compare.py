@@ -117,7 +117,7 @@ def choose_baseline(runs: pd.DataFrame, wanted: str | None = None) -> str:
     order = sorted(done.index, key=lambda arm: (-done[arm], started[arm], arm))
     named = [str(name) for name in runs["baseline"].dropna().unique()]
     for name in [wanted] if wanted else named:
-        found = [arm for arm in order if arm == name] or [arm for arm in order if arm.startswith(f"{name} (")]
+        found = [arm for arm in order if arm == name] or [arm for arm in order if arm.startswith((f"{name} (", f"{name}, "))]
         if found:
             return str(found[0])
         if wanted:

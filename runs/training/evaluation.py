@@ -58,16 +58,16 @@ class Tally:
 
     nats: Tensor
     correct: Tensor
-    asked: int = 0
+    n_targets: int = 0
     bytes: int = 0
 
     def metrics(self) -> dict[str, float]:
         """Loss in nats per target, accuracy of the likeliest class; where bytes are known, bits per byte, bytes per token."""
-        told = {"loss": (self.nats / self.asked).item(), "accuracy": (self.correct / self.asked).item()}
+        found = {"loss": (self.nats / self.n_targets).item(), "accuracy": (self.correct / self.n_targets).item()}
         if self.bytes:
-            told["bits_per_byte"] = (self.nats / self.bytes).item() / math.log(2)
-            told["bytes_per_token"] = self.bytes / self.asked
-        return told
+            found["bits_per_byte"] = (self.nats / self.bytes).item() / math.log(2)
+            found["bytes_per_token"] = self.bytes / self.n_targets
+        return found
 
 
 @torch.no_grad()
@@ -85,7 +85,7 @@ def evaluate(
             tally = tallies[name]
             tally.nats = tally.nats + summed_loss(logits, targets[name]).cpu()
             tally.correct = tally.correct + (logits.argmax(-1) == targets[name]).sum().cpu()
-            tally.asked += counts[name]
+            tally.n_targets += counts[name]
             if task.terms[name].text and data.token_bytes is not None:
                 tally.bytes += int(data.token_bytes[on_host[name][on_host[name] != IGNORED]].sum())
     pop_routings(task.model)
