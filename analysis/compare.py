@@ -116,8 +116,9 @@ def choose_baseline(runs: pd.DataFrame, wanted: str | None = None) -> str:
     started = runs["started"].astype(str).groupby(runs["arm"], dropna=False).min()
     order = sorted(done.index, key=lambda arm: (-done[arm], started[arm], arm))
     named = [str(name) for name in runs["baseline"].dropna().unique()]
+    given = runs.groupby("arm", dropna=False)["given_name"].first()
     for name in [wanted] if wanted else named:
-        found = [arm for arm in order if arm == name] or [arm for arm in order if arm.startswith((f"{name} (", f"{name}, "))]
+        found = [arm for arm in order if arm == name] or [arm for arm in order if given[arm] == name]
         if found:
             return str(found[0])
         if wanted:

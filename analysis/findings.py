@@ -53,6 +53,12 @@ def cautions(study: Comparison) -> list[str]:
     """The caveats of the numbers."""
     names, table, sentences = short_names(study), study.differences, []
     seeds, compared = study.runs["seed"].nunique(), int((table["n"] > 1).sum())
+    for wanted in study.runs["baseline"].dropna().unique():
+        base = study.runs[study.runs["arm"] == study.baseline]
+        if wanted not in (study.baseline, *base["given_name"]):
+            sentences.append(
+                f"The study names {wanted} as its baseline, and no arm is called so: {study.baseline} stands for it."
+            )
     if study.noise["df"]:
         sd, df = fixed(study.noise["sd"], study.decimals), study.noise["df"]
         sentences.append(f"The seed alone moves a run by {sd} (pooled sd, {df} degrees of freedom).")

@@ -33,7 +33,7 @@ def initialise(model: nn.Module, *, seed: int) -> None:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         tables: set[int] = set()
         for name, module in model.named_modules():
-            torch.manual_seed(stream(seed, name))
+            torch.manual_seed(stream(seed, name.replace("_orig_mod.", "")))  # a compiled layer draws what it would uncompiled
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
                 if module.bias is not None:

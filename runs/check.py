@@ -16,20 +16,24 @@ from arch.lora import adapter_cost, without_adapters
 
 from .command import collect, guarded
 from .job.check import check
+from .job.record import RecordError
 from .job.run import Run
 from .objective import Task
 from .objective.contract import lookups
 
 
 def main() -> int:
-    command = collect()
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return 0
+    command = collect(reads=["size.max_seq"])  # the context that costs are reported for
     for error in command.refused:
         print(error)
     good = 0
     for run in command.runs:
         try:
             found = costs(run, check(run))
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecordError) as error:
             print(f"{run.title}: {error}")
             continue
         good += 1
@@ -37,7 +41,7 @@ def main() -> int:
         print(run.title + ("" if command.total == 1 else short))
         for key, value in found.items() if command.total == 1 else ():
             print(f"  {key:{max(map(len, found))}} {value}")
-    print(f"{good} of {len(command.runs) + len(command.refused)} runs can be built")
+    print(f"{good} of {command.total} runs can be built")
     return 0 if good == command.total else 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from .compose.compose import Point, points
 from .compose.effect import refuse_idle
 from .compose.explain import CONF, EXPECTED, explain
 from .compose.labels import labelled
-from .compose.overrides import normal
+from .compose.overrides import key_of, normal
 from .job.run import Run
 
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -38,11 +38,12 @@ class Command:
         return len(self.runs) + len(self.refused)
 
 
-def collect() -> Command:
+def collect(reads: Collection[str] = ()) -> Command:
     """The runs of the command line: Hydra calls its task once per point of a grid, and here the points are gathered.
 
     Points that come out as the same run are one, which a line says; a word that no point reads is refused.
-    Raises: ConfigError: a word without effect.
+    Args:   reads: keys that the door itself reads.
+    Raises: ConfigError: a word without effect, or one key given twice.
     """
     command, found = Command(), list[Point]()
     words, judged = dict[str, None](), set[str]()  # all that were said, and those that had an effect or met an error first
@@ -70,6 +71,7 @@ def collect() -> Command:
                 check(run)
                 execute(run)
 
+    refuse_given_twice(sys.argv[1:])
     sys.argv = [sys.argv[0], *map(normal, sys.argv[1:])]
     before = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"  # errors come to us whole, and are said in one line
@@ -78,9 +80,17 @@ def collect() -> Command:
     finally:
         if before is None:
             del os.environ[FULL_ERROR]
-    refuse_idle(word for word in words if word not in judged)
+    refuse_idle(word for word in words if word not in judged and key_of(word) not in reads)
     command.runs = once(found)
     return command
+
+
+def refuse_given_twice(words: Sequence[str]) -> None:
+    said: dict[str, str] = {}
+    for word in words:
+        key = key_of(word)
+        if "=" in word and said.setdefault(key, word) is not word:
+            raise ConfigError(f"{key}: given twice, as {said[key]} and as {word}; give it once (a grid: -m {key}=one,other)")
 
 
 def once(found: Sequence[Point]) -> list[Run]:
@@ -89,11 +99,17 @@ def once(found: Sequence[Point]) -> list[Run]:
     again = []
     for run in labelled(found):
         same = first.setdefault((run.study.name, run.study.arm, run.identity), run)
-        again += [] if same is run else [f"{run.label} seed {run.seed}"]
+        again += [] if same is run else [run.title]
     if again:
         more = ", ..." if len(again) > 3 else ""
         print(f"{len(again)} of {len(found)} points are runs that others of the command are too: {', '.join(again[:3])}{more}")
-    return list(first.values())
+    runs = list(first.values())
+    folders = {run.folder: run for run in runs}
+    for run in runs:
+        if folders[run.folder] is not run:
+            one, other = run.study.arm, folders[run.folder].study.arm
+            raise ConfigError(f"study.arms: {one} and {other} are one run and make one folder; name one of them otherwise")
+    return runs
 
 
 def guarded(main: Callable[[], int]) -> int:

@@ -156,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if of_trained:
         raise ConfigError(f"{of_trained[0]}: this needs a trained model; give its folder, run=... or weights=...")
-    command = collect()
+    command = collect(reads=["size.max_seq"])
     for refusal in command.refused:
         raise refusal
     for run in command.runs:

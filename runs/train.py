@@ -24,6 +24,9 @@ from .job.run import Run
 
 def main() -> int:
     """Check every point before the first is trained, then run them: one in this process, many as a sweep. An exit code."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return 0
     from .job.check import check, refuse_other_data
     from .job.start import load_data
 
@@ -41,7 +44,7 @@ def main() -> int:
         except (ValueError, OSError, record.RecordError) as error:
             if command.total == 1:
                 raise
-            command.refused.append(ConfigError(f"{run.label} seed {run.seed}: {explain(error)}"))
+            command.refused.append(ConfigError(f"{run.title}: {explain(error)}"))
     for refusal in command.refused:
         print(f"refused: {refusal}", file=sys.stderr)
     if not runs:

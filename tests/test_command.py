@@ -13,6 +13,7 @@ from runs.build.errors import ConfigError
 from runs.build.groups import KEYS
 from runs.command import Command, collect, guarded
 from runs.compose.explain import CONF, did_you_mean, leaves
+from runs.job.check import check
 from runs.train import main
 from tests.lab import config, options
 
@@ -66,6 +67,21 @@ IDLE = {
     "a key that is none": (["++size.foo=3"], "size.foo: unknown key"),
     "a shared key that is none": (["shared.ffn_biass=true"], r"shared.ffn_biass: unknown key; did you mean shared.ffn_bias\?"),
     "a key of a study": (["study.foo=1"], "study.foo: unknown key"),
+    "an argument that the class has not": (["norm=rmsnorm", "norm.bias=true"], "norm.bias: unknown key"),
+    "an argument of another option": (
+        ["mixer=mha", "mixer.d_conv=4"],
+        "mixer.d_conv=4: .*read by mixer=gated_deltanet, mixer=mamba",
+    ),
+    "an argument that no class of a grid has": (["-m", "norm=layernorm,rmsnorm", "norm.beta=1,2"], "norm.beta: unknown key"),
+    "a context that no table has": (["position=rotary", "size.max_seq=64"], "size.max_seq=64: no part"),
+    "a key given twice": (["mixer=mha", "mixer=gqa"], "mixer: given twice, as mixer=mha and as mixer=gqa"),
+    "a key of the loop": (["train.devise=cpu"], r"train.devise: unknown key; did you mean device\?"),
+    "a seed of an arm": (["-m", "study.arms={a: ['seed=3']}"], "study.arms.a: seed=3 is no part of an arm"),
+    "an arm that is no override": (["-m", "study.arms={a: [1]}"], "study.arms.a=.1.: a list of overrides is expected"),
+    "no slots": (["study.slots=0"], "slots=0: at least 1"),
+    "no time": (["study.timeout=-1"], "timeout=-1: more than 0"),
+    "a group left out": (["~schedule"], "~schedule: a run needs it"),
+    "an empty path": (["data=text", "data.path="], "data=text needs your text"),
 }
 
 
@@ -73,12 +89,52 @@ IDLE = {
 def test_a_word_without_effect_is_refused(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words, message = IDLE[case]
     try:
-        refused = collected(monkeypatch, *words).refused
-    except ConfigError as error:
-        refused = [error]
+        command = collected(monkeypatch, *words)
+        for run in command.runs:
+            check(run)
+        refused = command.refused
+    except (ConfigError, ValueError) as error:
+        refused = [ConfigError(str(error))]
     assert len(refused) == 1
     with pytest.raises(ConfigError, match=message):
         raise refused[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "labels"),
+    [
+        (["optim=adamw,muon", "optim.momentum=0.9"], ["adamw", "muon, momentum 0.9"]),
+        (["norm=layernorm,rmsnorm", "norm.bias=true,false"], ["layernorm, bias true", "layernorm, bias false", "rmsnorm"]),
+        (["pattern=full,sliding_window", "pattern.window=8"], ["full", "sliding_window, window 8"]),
+        (["mixer=mha,mamba", "mixer.d_state=8,32"], ["mha", "mamba, d_state 8", "mamba, d_state 32"]),
+        (["train.clip=1,1.0"], ["clip 1"]),
+        (["mixer=mha,gqa", "size.n_kv_heads=4"], ["mha"]),
+        (["norm.bias=true,false", "ffn.bias=true,false"], ["norm.bias true, ffn.bias true"]),
+        (["stack=null,'mha,gqa'"], ["mha", "mha, gqa"]),
+        (["causal=true,false", "objective=classification"], ["causal true", "causal false"]),
+    ],
+)
+def test_a_grid_over_what_some_classes_have_loses_no_point(
+    words: list[str], labels: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = collected(monkeypatch, "-m", *words)
+    assert not command.refused
+    found = [run.label for run in command.runs]
+    assert found[: len(labels)] == labels and len(set(found)) == len(found)
+
+
+def test_a_study_file_is_held_against_the_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "odd.yaml").write_text("# @package _global_\nstudy: {name: odd}\nsize: {foo: 3}\n")
+    (refused,) = collected(monkeypatch, "study=odd", f"hydra.searchpath=[file://{tmp_path}]").refused
+    assert "size.foo: unknown key" in str(refused)
+
+
+def test_arms_whose_names_make_one_folder_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "odd.yaml").write_text("arms: {A/A: [], A A: []}\n")
+    with pytest.raises(ConfigError, match="A/A and A A are one run and make one folder"):
+        collected(monkeypatch, "-m", "study=odd", f"hydra.searchpath=[file://{tmp_path}]")
 
 
 def test_a_word_that_some_point_reads_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +166,7 @@ def test_a_hint_searches_the_whole_tree(key: str, meant: str) -> None:
         ("steps=3", "steps: unknown key; did you mean train.steps?"),
         ("lr=0.1", "lr: unknown key; did you mean optim.lr"),
         ("size.n_heads=5", "5 does not divide 96; 4 or 6 would do"),
-        ("norm.epz=1", "norm.epz: unknown key; did you mean eps?"),
+        ("norm.epz=1", "norm.epz: unknown key; did you mean norm.eps?"),
     ],
 )
 def test_a_wrong_word_ends_in_one_line_that_helps(

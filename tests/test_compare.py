@@ -15,6 +15,7 @@ from scipy import stats
 from analysis import RecordError, load
 from analysis.axes import axis_effects
 from analysis.compare import compare, holm, pareto_front, short_names, sign_flip_p, t_interval, welch_interval
+from analysis.findings import cautions
 from tests import records
 
 
@@ -241,3 +242,17 @@ def test_axis_effects_of_a_grid_by_hand(tmp_path: Path) -> None:
 
 def test_one_axis_at_a_time_is_not_a_grid(tmp_path: Path) -> None:
     assert axis_effects(compare(load(records.write_study(tmp_path, seeds=(0, 1))))).empty
+
+
+def test_the_baseline_is_found_by_its_given_name_and_its_absence_is_said(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for arm, value in (("base", 2.0), ("other", 1.9)):
+            content = records.config(arm, seed, {}, label=f"{arm}, lr 0.1", lr=arm)
+            content["study"]["baseline"] = "base"
+            summary = records.summary(val_bits_per_byte=value + seed / 100)
+            records.write_run(tmp_path / "demo" / f"{arm}{seed}", content, summary, [])
+    runs = load(tmp_path)
+    assert compare(runs).baseline == "base, lr 0.1"
+    assert not [line for line in cautions(compare(runs)) if "as its baseline" in line]
+    lost = compare(runs.assign(baseline="nobody"))
+    assert any("names nobody as its baseline, and no arm is called so" in line for line in cautions(lost))

@@ -20,14 +20,14 @@ from runs.job import record
 from runs.job.execute import execute
 from runs.job.start import Restored, build_task, load_data, restore
 from runs.published import folder as weights
-from tests.lab import config
+from tests.lab import TINY, config
 from tests.pretrained import peers
 from tests.pretrained.ours import close
 from tests.pretrained.peers import transformers
 
 SMALL = (
-    "size=micro",
-    "size.max_seq=64",
+    TINY[0],
+    "size=exported",
     "train.steps=2",
     "train.batch_size=2",
     "train.seq_len=32",

@@ -90,6 +90,13 @@ def test_another_start_is_another_run(base: Path) -> None:
     assert len({point.identity for point in points}) == 4
 
 
+def test_a_start_is_found_beside_a_search_path(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = config(*SMALL, f"run={base}", f"hydra.searchpath=[file://{tmp_path}]")
+    assert searched.identity == config(*SMALL, f"run={base}").identity
+    monkeypatch.chdir(base.parent)
+    assert config(*SMALL, f"run={base.name}").identity == searched.identity
+
+
 def test_adapters_learn_beside_a_frozen_model_and_are_all_that_is_kept(trained: Trained, base: Path) -> None:
     tuned = trained(f"run={base}", *CLASSES, "finetune=lora", "finetune.rank=2")
     names = {name.rsplit(".", 1)[-1] if name.startswith("model.") else name for name in state(tuned)}

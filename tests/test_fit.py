@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from runs.data.contract import Batch
 from runs.objective import CausalLM
+from runs.training import fit as training_fit
 from runs.training.fit import Outcome, Progress, Settings, fit
 from runs.training.schedule import constant
 from tests.lab import VOCAB, options, tiny_model, tokens
@@ -108,6 +109,20 @@ def test_a_loss_that_explodes_or_is_no_number_ends_the_run_before_it_is_saved(st
     assert outcome.status == "diverged"
     assert outcome.error is not None and "times a uniform guess" in outcome.error
     assert not [row for row in rows if row["split"] == "save"]
+
+
+@pytest.mark.parametrize("log_every", [1, 4])
+def test_a_divergence_is_found_however_seldom_rows_are_due(log_every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = iter(range(100))
+    plain = training_fit.losses
+
+    def spiked(*words: Any) -> dict[str, torch.Tensor]:
+        factor = 10 if next(calls) == 1 else 1  # of one step; the mean of four stays below the limit
+        return {name: factor * loss for name, loss in plain(*words).items()}
+
+    monkeypatch.setattr(training_fit, "losses", spiked)
+    _, _, outcome = trained(lr=0.0, steps=4, log_every=log_every, eval_every=4)
+    assert outcome.status == "diverged"
 
 
 def test_self_balancing_routers_get_no_balance_loss() -> None:

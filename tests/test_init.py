@@ -142,3 +142,11 @@ def test_a_table_under_two_names_is_drawn_as_the_first() -> None:
     shared, apart = (weights("model=encoder_decoder", f"model.shared={word}") for word in ("true", "false"))
     assert torch.equal(shared["encoder.embedding.weight"], apart["encoder.embedding.weight"])
     assert not torch.equal(apart["encoder.embedding.weight"], apart["decoder.embedding.weight"])
+
+
+def test_a_compiled_layer_starts_from_the_weights_of_the_plain_one() -> None:
+    plain, compiled = tiny_model(), tiny_model()
+    compiled.layers[1] = torch.compile(compiled.layers[1], backend="eager")
+    initialise(compiled, seed=0)
+    for (name, weight), other in zip(plain.named_parameters(), compiled.parameters(), strict=True):
+        assert torch.equal(weight, other), name

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -21,6 +22,7 @@ class Heads(SequenceMixer):
     """
 
     outputs = ("o_proj.weight",)
+    implied: ClassVar[Mapping[str, str]] = {"n_kv_heads": "n_heads"}  # None stands for the value of the other
 
     def __init__(
         self, *, d_model: int, n_heads: int, n_kv_heads: int | None = None, d_head: int | None = None, bias: Bias = False

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -23,6 +26,8 @@ class Rotary(Position):
     Shape:  q: (..., heads, queries, d_head), positions (..., queries) -> the same; k likewise
     Raises: ValueError: an odd number of rotated channels, or more than the head has.
     """
+
+    implied: ClassVar[Mapping[str, str]] = {"d_rotary": "d_head"}  # None stands for the value of the other
 
     def __init__(
         self,

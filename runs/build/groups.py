@@ -9,12 +9,13 @@ from dataclasses import dataclass
 class Key:
     """A group of conf/, or a key of conf/config.yaml.
 
-    node: a run is built from it directly; other keys have an effect only where a node refers to them. layer: a layer of a
-    stack may say otherwise. inherited: it comes with the run that another one starts from. axis: it names an arm.
-    package: where the classes of its options live; None: in arch, or it has none.
+    node: a run is built from it directly; by_name: it is a setting of the run itself; other keys have an effect only where a
+    node refers to them. layer: a layer of a stack may say otherwise. inherited: it comes with the run that another one starts
+    from. axis: it names an arm. package: where the classes of its options live; None: in arch, or it has none.
     """
 
     node: bool = False
+    by_name: bool = False
     layer: bool = False
     inherited: bool = False
     axis: bool = False
@@ -46,15 +47,15 @@ KEYS = {
     "finetune": Key(node=True, package="runs.training.finetune"),
     "optim": Key(node=True, package="runs.training.optim"),
     "schedule": Key(node=True, package="runs.training.schedule"),
-    # a run's own settings, read by name
-    "train": Key(),
-    "study": Key(),
-    "seed": Key(),
-    "out": Key(),
-    "run": Key(),
-    "weights": Key(),
+    "train": Key(by_name=True),
+    "study": Key(by_name=True),
+    "seed": Key(by_name=True),
+    "out": Key(by_name=True),
+    "run": Key(by_name=True),
+    "weights": Key(by_name=True),
 }
 
 AXES = tuple(name for name, key in KEYS.items() if key.axis)
 NODES = tuple(name for name, key in KEYS.items() if key.node)
+BY_NAME = tuple(name for name, key in KEYS.items() if key.by_name)
 PACKAGES = ("arch", *dict.fromkeys(key.package for key in KEYS.values() if key.package), "torch.nn", "torch.optim")

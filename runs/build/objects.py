@@ -83,7 +83,8 @@ def locate(target: str, path: str) -> Callable[..., Any]:
 def essence(node: Any, path: str) -> Any:
     """What a config node says beside the defaults, in one spelling: two nodes that build the same object have one essence.
 
-    Left out: arguments at their defaults. Absolute: paths, which a class declares by name in ``path_arguments``.
+    Left out: arguments at their defaults, and at those that a class declares in ``implied`` (argument -> the one whose value
+    None stands for). Absolute: paths, which a class declares by name in ``path_arguments``.
     """
     if isinstance(node, list):
         return [essence(child, f"{path}.{i}") for i, child in enumerate(node)]
@@ -98,6 +99,9 @@ def essence(node: Any, path: str) -> Any:
     found = {"_target_": node["_target_"]}
     paths = getattr(target, "path_arguments", ())
     spelled = {key: absolute(value) if key in paths else value for key, value in node.items()}
+    for key, other in getattr(target, "implied", {}).items():
+        if key in spelled and spelled[key] == spelled.get(other):
+            del spelled[key]
     for key, value in spelled.items():
         if key != "_target_" and (key not in defaults or not same(value, defaults[key])):
             found[key] = essence(value, f"{path}.{key}")

@@ -38,8 +38,9 @@ def tiled(layers: list[tuple[str, ...]], n_layers: int) -> list[str]:
     return [block for layer in repeated for block in layer]
 
 
-def spelt(layers: Sequence[str]) -> str:
-    """The shortest line for these blocks of a whole model: what repeats is said once, neighbours are counted."""
+def spelt(line: Sequence[tuple[str, ...]], n_layers: int) -> str:
+    """The shortest line for the layers of a whole model: what repeats is said once, neighbours are counted."""
+    layers = ["+".join(line[i % len(line)]) for i in range(n_layers)]
     period = next(n for n in range(1, len(layers) + 1) if all(layers[i] == layers[i % n] for i in range(len(layers))))
     runs = [(name, len(list(same))) for name, same in itertools.groupby(layers[:period])]
     return ", ".join(name if n == 1 else f"{n}*{name}" for name, n in runs)

@@ -18,15 +18,15 @@ from arch.contracts import Router
 from ..build.errors import ConfigError
 from ..build.groups import KEYS, NODES
 from ..build.objects import call, locate, nearest
-from ..build.stack import parse, spelt, tiled
+from ..build.stack import parse, spelt
 from ..job.run import Run, Study, settings_of
 from ..published import folder as published
 from ..training.device import pick_device, pick_precision
 from ..training.fit import Settings
 from . import resolvers  # noqa: F401  conf/ calls them
-from .effect import Part, by_name, read_words, refuse_idle
-from .explain import CONF, did_you_mean, explain
-from .inherit import inherit, inherited_choices
+from .effect import Part, by_name, drop_foreign, read_words, refuse_idle
+from .explain import CONF, did_you_mean, explain, leaves
+from .inherit import inherit, inherited, inherited_choices
 from .layers import compose_layers, plain, stacked
 from .overrides import changed, group_of, key_of, normal
 
@@ -103,8 +103,11 @@ def arms_and_seeds(study: Mapping[str, Any]) -> tuple[dict[Any, list[str]] | Non
     if arms is not None and not isinstance(arms, dict):
         raise ConfigError(f"study.arms={arms!r}: arms with a list of overrides each are expected")
     for arm, changes in (arms or {}).items():
-        if not isinstance(changes, list):
+        if not isinstance(changes, list) or not all(isinstance(change, str) for change in changes):
             raise ConfigError(f"study.arms.{arm}={changes!r}: a list of overrides is expected, such as [ffn=moe]")
+        for change in changes:
+            if group_of(change) in ("seed", "study", "out", "hydra"):
+                raise ConfigError(f"study.arms.{arm}: {change} is no part of an arm; say it of the whole study")
     if arms and baseline is not None and baseline not in arms:
         raise ConfigError(f"study.baseline={baseline}: no such arm; {nearest(baseline, arms)}")
     return arms, seeds
@@ -118,6 +121,10 @@ def resolve(config: DictConfig, choices: Any, words: Sequence[str]) -> Point:
             raise ConfigError(f"{key}: unknown key; {did_you_mean(key)}")
     if config.weights is not None:
         config, choices, words = of_published(config, words)
+    for key in KEYS:
+        if key not in config:
+            raise ConfigError(f"~{key}: a run needs it; leave it in")
+    drop_foreign(config, words)
     raw: Any = OmegaConf.to_container(config, resolve=False)
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     own.study.arms = own.study.seeds = None  # this run has its own arm and seed
@@ -132,13 +139,13 @@ def resolve(config: DictConfig, choices: Any, words: Sequence[str]) -> Point:
         resolved["model"] = theirs.model
     read = read_words(parts, said) | {word for word in said if by_name(word) or word not in words}
     if theirs is not None:  # what was inherited has been held against the words
-        read |= {word for word in said if KEYS[group_of(word)].inherited}
+        read |= {word for word in said if inherited(word)}
     chosen = {str(key): str(option) for key, option in choices.items() if key in KEYS and key != "study"}
     chosen = {key: option for key, option in chosen.items() if key in NODES or any(part.reads(key) for part in parts)}
     if theirs is not None:
         chosen = inherited_choices(chosen, theirs.choices)
     elif resolved["stack"] is not None:
-        chosen["mixer"] = spelt(tiled(parse(resolved["stack"]), resolved["size"]["n_layers"]))
+        chosen["mixer"] = spelt(parse(resolved["stack"]), resolved["size"]["n_layers"])
     run = run_of(resolved, chosen)
     return Point(run, said, frozenset(read - idle_losses(run, said)))
 
@@ -147,6 +154,10 @@ def run_of(resolved: dict[str, Any], choices: Mapping[str, str]) -> Run:
     for name, value in (("out", resolved["out"]), ("study.name", resolved["study"]["name"])):
         if not isinstance(value, str):
             raise ConfigError(f"{name}={value}: text is expected")
+    for group in ("size", "shared"):  # a study's file may hold anything
+        for key in resolved[group]:
+            if f"{group}.{key}" not in leaves():
+                raise ConfigError(f"{group}.{key}: unknown key; {did_you_mean(f'{group}.{key}')}")
     device = pick_device(resolved["train"]["device"])  # what auto stands for is part of what the run computes
     precision = pick_precision(resolved["train"]["precision"], device)
     settings, machine = settings_of({**resolved["train"], "device": str(device), "precision": precision})

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf, open_dict
+
 from ..build.errors import ConfigError
-from ..build.groups import KEYS, NODES
+from ..build.groups import BY_NAME, KEYS, NODES
+from ..build.objects import locate
 from .explain import CONF, did_you_mean, leaves
 from .overrides import group_of, key_of
 
-BY_NAME = tuple(name for name, key in KEYS.items() if not (key.layer or key.inherited or key.node))  # read by the run itself
-OF_THE_RUN = ("size.n_layers", "size.max_seq")  # over which layers are laid out; the context that costs and exports name
+DEPTH = "size.n_layers"  # over which the layers are laid out
 REFERENCE = re.compile(r"\$\{(?:oc\.select:)?([a-z_][\w.]*)(?=[,}])")
 
 
@@ -29,7 +33,7 @@ class Part:
     @cached_property
     def references(self) -> set[str]:
         """Every path that the roots refer to, and those that these refer to; the roots themselves."""
-        found, waiting = {*self.roots, *OF_THE_RUN}, list(self.roots)
+        found, waiting = {*self.roots, DEPTH}, list(self.roots)
         while waiting:
             for path in REFERENCE.findall(str(at(self.raw, waiting.pop()))):
                 if path not in found:
@@ -39,10 +43,30 @@ class Part:
 
     def reads(self, key: str) -> bool:
         """Whether a key, or a part of what it holds, is referred to."""
-        node = at(self.raw, key)
+        node, owner = at(self.raw, key), at(self.raw, key.rpartition(".")[0])
+        if is_target(owner) and key.rpartition(".")[2] not in owner:
+            return False  # its class takes no such argument: see ``drop_foreign``
         # A group that offers parts for several places, as position does, is read where a part that is there is read.
         parts = [f"{key}.{k}" for k, v in node.items() if v is not None] if offers_parts(node) else []
         return any(inside(path, k) or inside(k, path) for k in parts or [key] for path in self.references)
+
+
+def drop_foreign(config: DictConfig, words: Iterable[str]) -> None:
+    """Take out of a composed config what was said of an argument that the chosen class does not have, in place: in a grid
+    the word is meant for the other classes, and where none has it nothing reads it."""
+    for word in words:
+        owner, _, name = key_of(word).rpartition(".")
+        node = OmegaConf.select(config, owner) if owner and not owner.startswith("hydra") else None
+        if not isinstance(node, DictConfig) or "_target_" not in node or name not in node:
+            continue
+        arguments = inspect.signature(locate(str(node["_target_"]), owner)).parameters
+        if name not in arguments and all(p.kind is not p.VAR_KEYWORD for p in arguments.values()):
+            with open_dict(node):
+                del node[name]
+
+
+def is_target(node: Any) -> bool:
+    return isinstance(node, dict) and "_target_" in node
 
 
 def offers_parts(node: Any) -> bool:
@@ -70,13 +94,20 @@ def by_name(word: str) -> bool:
 
 
 def refuse_idle(words: Iterable[str], what: str = "this run") -> None:
-    """Raises ConfigError: words that nothing reads, in one line each key."""
+    """Raises ConfigError: a word that nothing reads, with who would read it."""
     for word in words:
         key, value = key_of(word), word.partition("=")[2]
         if key in KEYS:
             raise ConfigError(f"{key}={value}: no part of {what} uses a {key}; leave it out, or choose what does use it")
-        if "." in key and key not in leaves():
+        if key not in leaves():
             raise ConfigError(f"{key}: unknown key; {did_you_mean(key)}")
-        readers = [f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if f"${{{key}}}" in path.read_text()]
-        hint = f"; read by {', '.join(sorted(readers)[:4])}" if readers else ""
+        readers = [f"{path.parent.name}={path.stem}" for path in sorted(CONF.glob("*/*.yaml")) if reads_key(path, key)]
+        hint = f"; read by {', '.join(readers[:4])}" if readers else ""
         raise ConfigError(f"{key}={value}: no part of {what} reads it; leave it out, or choose what does{hint}")
+
+
+def reads_key(path: Path, key: str) -> bool:
+    """Whether an option of conf/ refers to a key, or is of its group and has it for an argument."""
+    group, _, name = key.partition(".")
+    text = path.read_text()
+    return f"${{{key}}}" in text or (path.parent.name == group and f"\n{name}:" in text)

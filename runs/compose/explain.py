@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,7 +21,7 @@ from ..build.objects import nearest
 from ..job.record import RecordError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-EXPECTED = (ConfigError, RecordError, HydraException, OmegaConfBaseException, ValueError, OSError)
+EXPECTED = (ConfigError, RecordError, HydraException, OmegaConfBaseException, ValueError, OSError, yaml.YAMLError)
 
 
 def explain(error: BaseException) -> str:
@@ -47,9 +48,9 @@ def did_you_mean(key: str) -> str:
     """A closing remark on an unknown key: the one that was probably meant, first in its own group, then anywhere."""
     group, _, name = key.rpartition(".")
     own = [leaf for leaf in leaves() if group and leaf.startswith(f"{group}.")]
-    for candidates in (own, [*leaves(), *top_level_keys()]):
+    for candidates, cutoff in ((own, 0.6), ([*leaves(), *top_level_keys()], 0.75)):
         names = {leaf.rpartition(".")[2] for leaf in candidates}
-        if close := difflib.get_close_matches(name, names, n=1, cutoff=0.75):
+        if close := difflib.get_close_matches(name, names, n=1, cutoff=cutoff):
             found = sorted({leaf for leaf in candidates if leaf.rpartition(".")[2] == close[0]}, key=_widest)
             return f"did you mean {' or '.join(found[: 1 + ('.' in found[0])])}?"
     return f"known: {', '.join(own or top_level_keys())}"

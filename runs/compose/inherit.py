@@ -31,11 +31,15 @@ def inherit(config: DictConfig, words: Sequence[str]) -> Run:
     made_from = {key: getattr(theirs, key) for key in ("shared", "causal", "family")} | {"size": size, "tokenizer": tokenizer}
     for word in words:
         key, _, value = word.lstrip("+~").partition("=")
-        if KEYS[group_of(word)].inherited and (there := _there(theirs, made_from, key)) != _read(value):
+        if inherited(word) and (there := _there(theirs, made_from, key)) != _read(value):
             raise ConfigError(f"{word.lstrip('+')}: the run that this one starts from has {key}={there}; leave it out")
     for key, value in made_from.items():
         config[key] = OmegaConf.create(value) if isinstance(value, dict) else value
     return theirs.of_vocabulary(env["vocab_size"])
+
+
+def inherited(word: str) -> bool:
+    return group_of(word) in KEYS and KEYS[group_of(word)].inherited
 
 
 def inherited_choices(choices: Mapping[str, str], theirs: Mapping[str, str]) -> dict[str, str]:

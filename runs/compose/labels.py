@@ -38,21 +38,26 @@ def labelled(points: Sequence[Point]) -> list[Run]:
 def candidates(run: Run, words: dict[str, str], varying: Sequence[str]) -> Iterator[str]:
     """Names for an arm, from the shortest to one that nothing else has."""
     given = [] if run.study.arm is None else [run.study.arm]
-    model = [key for key in words if KEYS[group_of(key)].inherited or group_of(key) in STARTS]
-    for keys in (varying or ([] if given else model), [*words]):
+    of_the_model = [key for key in words if KEYS[group_of(key)].inherited or group_of(key) in STARTS]
+    for keys in (varying or ([] if given else of_the_model), [*words]):
         shown = sorted((key for key in keys if key in words), key=lambda key: AXES.index(key) if key in AXES else len(AXES))
-        parts = [*given, *(part(key, words[key], run) for key in shown)]
+        parts = [*given, *(part(key, words[key], run, shown) for key in shown)]
         yield ", ".join(parts or [run.choices[axis] for axis in AXES if axis in run.choices])
-    yield f"{', '.join(parts)} {run.arm[:8]}"
+    yield f"{run.name} {run.arm[:8]}"
 
 
 def names_an_arm(word: str, point: Point) -> bool:
     return word in point.read and (not by_name(word) or group_of(word) in (*STARTS, "train"))
 
 
-def part(key: str, value: str, run: Run) -> str:
+def part(key: str, value: str, run: Run, shown: Sequence[str]) -> str:
+    """What a label says of a key: an option alone, else the key, as short as it stays clear among those that are shown."""
+    value = {"True": "true", "False": "false"}.get(value, value.strip("'\""))  # Hydra has read them
     if key == "stack":
         return run.choices["mixer"]
     if key in STARTS:
-        return f"{key} {Path(value.strip(chr(39))).name}"
-    return f"{key.rpartition('.')[2]} {value}" if "." in key else value
+        return f"{key} {Path(value).name}"
+    if key in run.choices:
+        return value
+    name = key.rpartition(".")[2]
+    return f"{name if [other.rpartition('.')[2] for other in shown].count(name) == 1 else key} {value}"

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..build.errors import ConfigError
 from ..build.groups import KEYS
 from ..build.stack import names, parse, tiled
-from .effect import Part, at, refuse_idle
+from .effect import Part, at, drop_foreign, refuse_idle
 from .explain import CONF, explain
 from .overrides import changed, group_of, key_of
 
@@ -56,6 +56,7 @@ def compose_layer(name: str, changes: Sequence[str], words: Sequence[str]) -> tu
     own = changed([word for word in words if not key_of(word).startswith(replaced)], changes)
     try:
         layer = hydra.compose("config", overrides=own)
+        drop_foreign(layer, own)
         part = Part(OmegaConf.to_container(layer, resolve=False), own, BLOCK)
         idle = [change for change in changes if not part.reads(key_of(change))]
         if not any(group_of(word) == "layers" for word in words):  # a model's own layers serve mixers that read less

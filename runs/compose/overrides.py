@@ -29,5 +29,5 @@ def normal(override: str) -> str:
     key, _, value = override.partition("=")
     if "." in key and key[0] not in "+~" and not key.startswith("hydra."):
         return f"++{override}"
-    bare = value[:1] not in ("'", '"', "") and value != "null"
+    bare = value not in ("", "null") and not set("'\"") & set(value)
     return f'{key}="{value}"' if key.lstrip("+") == "stack" and bare else override

@@ -29,7 +29,7 @@ class Text(Corpus):
 
     def __init__(self, *, tokenizer: Tokenizer, path: str | None, suffixes: Sequence[str] | None = None) -> None:
         super().__init__(tokenizer=tokenizer)
-        if path is None:
+        if not path:
             raise ValueError("data=text needs your text: data.path=FILE_OR_FOLDER")
         self.path = Path(path).expanduser().absolute()
         self.suffixes = PROSE + CODE if suffixes is None else tuple(suffixes)

@@ -14,7 +14,7 @@ from typing import Any
 from ..build.errors import ConfigError
 from ..build.groups import AXES, NODES
 from ..build.model import filled
-from ..build.objects import call, essence
+from ..build.objects import call, essence, nearest
 from ..training.fit import Settings
 from . import record
 
@@ -41,6 +41,12 @@ class Study:
     baseline: str | None = None
     slots: int = 1
     timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.slots < 1:
+            raise ValueError(f"slots={self.slots}: at least 1 run at a time is needed")
+        if self.timeout is not None and self.timeout <= 0:
+            raise ValueError(f"timeout={self.timeout}: more than 0 seconds are needed, or null for no limit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +92,7 @@ class Run:
         start = {key: None if path is None else os.path.abspath(path) for key, path in self.start.items()}
         loop = {k: v for k, v in vars(self.settings).items() if k not in record.HABITS}
         nodes = {name: essence(getattr(self, name), name) for name in NODES}
-        return {**start, **loop, **vars(self.machine), **nodes}
+        return {**start, **essence(loop, "train"), **vars(self.machine), **nodes}
 
     @property
     def start(self) -> dict[str, str | None]:
@@ -104,10 +110,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        """Its arm, or the published model that it is, and the seed."""
-        model = self.choices.get("model", "decoder")
-        own = self.study.arm is not None or model in ("decoder", "encoder", "encoder_decoder")
-        return f"{(self.label or self.name) if own else model} seed {self.seed}"
+        return f"{self.label or self.name} seed {self.seed}"
 
     @property
     def folder(self) -> Path:
@@ -143,6 +146,10 @@ class Run:
 
 def settings_of(train: Mapping[str, Any]) -> tuple[Settings, Machine]:
     """The train node: the loop's settings, and where it computes. Raises ConfigError: an unknown key or a wrong value."""
+    known = [*Settings.__annotations__, *Machine.__annotations__]
+    for key in train:
+        if key not in known:
+            raise ConfigError(f"train.{key}: unknown key; {nearest(key, known)}")
     here = [key for key in Machine.__annotations__ if key in train]
     settings: Settings = call(Settings, {key: value for key, value in train.items() if key not in here}, "train")
     machine: Machine = call(Machine, {key: train[key] for key in here}, "train")

@@ -132,8 +132,8 @@ def restore(folder: Path) -> Restored:
         every = run.settings.checkpoint_every
         why = "train.checkpoint_every=null keeps none" if every is None else f"status: {record.status(folder)}"
         raise ConfigError(f"run={folder}: there is no checkpoint ({why}); train it with train.checkpoint_every=0 or more")
-    tokenizer_of(folder)
     data = load_data(run)
+    refuse_other_tokenizer(folder, data)
     task = build_task(run, data)
     if _finetune(run).needs_start:  # else the checkpoint holds all of it
         start = begin(task, run)

@@ -7,16 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from arch import Attention
-from arch.position import Rotary
-
 from ..build.objects import locate
 
 Node = Mapping[str, Any]
 Size = Mapping[str, Any]
 
 TRAINING_ONLY = ("dropout",)
-IMPLIED = {Attention: {"n_kv_heads": "n_heads"}, Rotary: {"d_rotary": "d_head"}}  # None stands for the value of another
 
 
 def at(node: Any, path: str, default: Any = None) -> Any:
@@ -60,7 +56,7 @@ def completed(node: Any) -> Any:
     defaults = {key: p.default for key, p in inspect.signature(target).parameters.items() if p.default is not p.empty}
     given = {key: completed(value) for key, value in node.items() if key != "_target_"}
     full = {key: value for key, value in {**defaults, **given}.items() if key not in TRAINING_ONLY}
-    for key, other in IMPLIED.get(target, {}).items():  # type: ignore[call-overload]
+    for key, other in getattr(target, "implied", {}).items():
         full[key] = full[other] if full[key] is None else full[key]
     return {"_target_": target, **full}
 

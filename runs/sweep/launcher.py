@@ -35,10 +35,6 @@ class Active:
     step: int = 0
     news: str = ""
 
-    @property
-    def name(self) -> str:
-        return f"{self.run.label} seed {self.run.seed}"
-
 
 def launch(runs: Sequence[Run], *, slots: int, timeout: float | None) -> list[str]:
     """Run all that is not done yet; the status of each run, in order. A live line shows arm, seed, step, loss and time left."""
@@ -134,7 +130,7 @@ def _look(active: Active) -> int:
             moved, active.step = row["step"] - active.step, row["step"]
             loss = "nan" if row["loss"] is None else f"{row['loss']:.3f}"
             steps = active.run.settings.steps
-            active.news = f"{active.name} step {row['step']}/{steps} loss {loss} {row['tokens_per_s'] / 1000:.1f}k tok/s"
+            active.news = f"{active.run.title} step {row['step']}/{steps} loss {loss} {row['tokens_per_s'] / 1000:.1f}k tok/s"
             return max(0, moved)
     return 0
 
@@ -146,17 +142,18 @@ def _ending(active: Active, timeout: float | None) -> str:
     try:
         if code == NOT_RUN:
             log = active.run.folder / "log.txt"
-            return f"{active.name}: not run: {log.read_text().splitlines()[-1] if log.is_file() else 'see above'}"
+            return f"{active.run.title}: not run: {log.read_text().splitlines()[-1] if log.is_file() else 'see above'}"
         if code != 0:
             late = timeout is not None and seconds > timeout
             _write_failure(active, f"still going after {timeout:g} s" if late else _cause(code))
         summary = record.read_json(active.run.folder / record.SUMMARY)
     except (record.RecordError, OSError) as error:
-        return f"{active.name}: {error}"
+        return f"{active.run.title}: {error}"
     value = summary["metrics"].get("val_bits_per_byte")
     loss, accuracy = (summary["metrics"].get(key) or math.nan for key in ("val_loss", "val_accuracy"))
     what = f"{value:.3f} bits/byte" if value is not None else f"loss {loss:.3f}, accuracy {accuracy:.3f}"
-    return f"{active.name}: {summary['status']}, {what if summary['status'] == 'done' else summary['error']} ({seconds:.0f} s)"
+    what = what if summary["status"] == "done" else summary["error"]
+    return f"{active.run.title}: {summary['status']}, {what} ({seconds:.0f} s)"
 
 
 def _write_failure(active: Active, cause: str) -> None:

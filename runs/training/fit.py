@@ -112,7 +112,8 @@ class Window:
     """What has come up since the last row of metrics: sums on the device, read once."""
 
     norm: Tensor  # of the last step's gradient
-    losses: dict[str, Tensor] = field(default_factory=dict)  # of each question
+    worst: Tensor  # loss of a step, so that a divergence is found however seldom rows are due
+    losses: dict[str, Tensor] = field(default_factory=dict)  # of each term
     steps: int = 0
     tokens: float = 0  # real ones: padding is no work done
     loads: dict[str, Tensor] = field(default_factory=dict)
@@ -121,7 +122,7 @@ class Window:
 
     @classmethod
     def opened(cls, device: torch.device) -> Window:
-        return cls(torch.zeros((), device=device))
+        return cls(torch.zeros((), device=device), torch.zeros((), device=device))
 
     def rates(self, seconds: float) -> dict[str, float]:
         return {
@@ -131,7 +132,7 @@ class Window:
         }
 
     def means(self) -> dict[str, float]:
-        """Each question's loss per step; here the host waits for the device."""
+        """Each term's loss per step; here the host waits for the device."""
         return {named(name, "loss"): loss.item() / self.steps for name, loss in self.losses.items()}
 
 
@@ -186,8 +187,8 @@ def fit(
         recorder.log({**so_far, "split": "train", **means, "lr": rates[0] * factor, **window.rates(spent)})
         for layer in routing_rows(window.loads, window.routings):
             recorder.log({**so_far, "split": "routing", **layer})
-        if not means["loss"] <= limit:
-            return diverged("training", means["loss"])
+        if not (worst := window.worst.item()) <= limit:
+            return diverged("training", worst)
         if settings.evaluates(done):
             metrics = held_out()
             recorder.log({**so_far, "split": "val", **metrics})
@@ -204,11 +205,13 @@ def fit(
 def train_step(task: Task, optimiser: Any, batch: Batch, settings: Settings, amp: Any, window: Window) -> None:
     """One update, added to the window. The host asks for nothing back."""
     loads: dict[str, Tensor] = {}
+    step_loss = torch.zeros_like(window.worst)
     for piece, counts in pieces(task, batch, settings.accumulate, window.norm.device):
         with amp:
             parts = losses(task, piece, counts)
             for name, part in parts.items():  # the routers' losses are left out: arms are compared by what they predict
                 window.losses[name] = window.losses.get(name, 0) + part.detach()
+            step_loss += next(iter(parts.values())).detach()
             loss = weighted(task, parts)
             window.routings = pop_routings(task.model)
             for name, routing in window.routings.items():  # the mean over layers and pieces
@@ -223,5 +226,6 @@ def train_step(task: Task, optimiser: Any, batch: Batch, settings: Settings, amp
     for name, counted in loads.items():
         after_step(router_of(task.model, name), counted)
         window.loads[name] = window.loads.get(name, 0) + counted
+    window.worst = torch.maximum(window.worst, step_loss)
     window.steps += 1
     window.tokens += task.tokens(batch)
