@@ -31,7 +31,7 @@ from runs.inspection.wiring import Merge, wiring
 from runs.job.execute import execute
 from runs.look import main
 from runs.tokenizer import Bytes
-from tests.lab import config, options, tiny_model, tokens
+from tests.lab import TINY, config, options, tiny_model, tokens
 
 Trained = Callable[..., Path]
 RECURRENT = ("gru", "lstm", "mamba", "mamba2", "gla", "gated_deltanet", "nsa")  # nsa: gated sums over summaries of tokens
@@ -379,10 +379,10 @@ def test_figures_are_drawn_for_any_letters_and_sizes(tmp_path: Path) -> None:
 
 
 SMALL = (
-    "size=micro",
+    TINY[0],
+    "size=exported",
     "size.d_model=24",
     "size.d_ff=48",
-    "size.max_seq=64",
     "train.steps=2",
     "train.batch_size=2",
     "train.seq_len=32",

@@ -277,9 +277,7 @@ def test_latent_attention_stretches_its_channels_as_a_rotary_position_does() -> 
 
     assert scaling() is None and scaling("position=rotary") is None
     assert scaling("position=rotary_linear") == {"_target_": "arch.LinearScaling", "factor": 4.0}
-    with pytest.raises(
-        ConfigError, match=r"it rotates channels of its own, and arch.ALiBi has no effect on them; take a rotary"
-    ):
+    with pytest.raises(ConfigError, match=r"it rotates channels of its own, so arch.ALiBi has no effect on it; take a rotary"):
         scaling("position=alibi")
 
 

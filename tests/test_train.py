@@ -207,7 +207,7 @@ BAD = {
     "unknown key": (["train.stepz=5"], "train.stepz: unknown key; did you mean steps?"),
     "unknown group": (["mixr=gqa"], "mixr: unknown key; did you mean mixer?"),
     "unknown option": (["mixer=gqaa"], "mixer=gqaa: no such option; did you mean gqa?"),
-    "unknown constructor key": (["+norm.epz=1"], "norm.epz: unknown key; did you mean eps?"),
+    "unknown constructor key": (["+norm.epz=1"], "norm.epz: unknown key; did you mean norm.eps?"),
     "wrong type": (["train.steps=many"], "train.steps='many': int is expected"),
     "wrong type in a block": (["optim.weight_decay=small"], "optim.weight_decay='small': float is expected"),
     "heads and width": (["size.n_heads=5"], "5 does not divide 24"),
