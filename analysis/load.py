@@ -32,7 +32,7 @@ OWN = (
     *SPEEDS,
     *MACHINE,
 )
-NOT_SETTINGS = ("schema", "label", "arm", "identity", "seed", "out", "study", "choices", "model")  # of config.json
+NOT_SETTINGS = ("schema", "label", "arm_hash", "identity", "seed", "out", "study", "choices", "model")  # of config.json
 
 
 def load(path: str | Path) -> pd.DataFrame:
@@ -105,7 +105,7 @@ def _row(folder: Path) -> dict[str, Any]:
     summary = _object(folder / SUMMARY) if (folder / SUMMARY).exists() else {"status": "unfinished"}
     env = _object(folder / ENV) if (folder / ENV).exists() else {}
     study, train = (_part(config, name, folder / CONFIG) for name in ("study", "train"))
-    for name in ("label", "arm"):
+    for name in ("label", "arm_hash"):
         if not isinstance(config.get(name), str):
             raise _broken(folder / CONFIG, f'"{name}" is {config.get(name)!r}, text was expected')
     if not isinstance(config.get("seed"), int):
@@ -125,7 +125,7 @@ def _row(folder: Path) -> dict[str, Any]:
         "arm": config["label"],
         "given_name": study.get("arm"),
         "baseline": study.get("baseline"),
-        "config": config["arm"],
+        "config": config["arm_hash"],
         "seed": config["seed"],
         "status": summary["status"],
         "error": summary.get("error"),

@@ -53,7 +53,7 @@ def config(
     return {
         "schema": 2,
         "label": label or arm or ", ".join(chosen[axis] for axis in BASE),
-        "arm": hashlib.sha256(json.dumps([chosen, own]).encode()).hexdigest(),
+        "arm_hash": hashlib.sha256(json.dumps([chosen, own]).encode()).hexdigest(),
         "seed": seed,
         "out": "runs/out",
         "causal": True,

@@ -38,7 +38,7 @@ def test_points_that_are_one_run_run_once_and_a_line_says_so(
 def test_two_names_for_one_run_are_two_arms(monkeypatch: pytest.MonkeyPatch) -> None:
     command = collected(monkeypatch, "-m", "study.arms={a: [], b: ['ffn=dense']}", "study.seeds=[0,1]")
     assert [(run.label, run.seed) for run in command.runs] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
-    assert len({run.folder for run in command.runs}) == 4 and len({run.arm for run in command.runs}) == 1
+    assert len({run.folder for run in command.runs}) == 4 and len({run.arm_hash for run in command.runs}) == 1
 
 
 IDLE = {

@@ -39,7 +39,7 @@ def test_two_spellings_of_one_run_have_one_identity(one: list[str], other: list[
 )
 def test_what_changes_the_numbers_changes_the_identity(words: list[str]) -> None:
     assert config(*words).identity != config().identity
-    assert (config(*words).arm == config().arm) == (words == ["seed=1"])
+    assert (config(*words).arm_hash == config().arm_hash) == (words == ["seed=1"])
 
 
 def test_the_folder_is_readable_and_its_own() -> None:
@@ -93,4 +93,4 @@ def test_an_arm_keeps_the_label_that_it_has(tmp_path: Path) -> None:
     first.folder.mkdir(parents=True)
     (first.folder / "config.json").write_text(json.dumps(first.to_json()))
     (again,) = labelled([point("ffn=moe", "optim.lr=0.003", "seed=1", out=tmp_path)])  # the default rate, said aloud
-    assert first.arm == again.arm and again.label == first.label == "moe"
+    assert first.arm_hash == again.arm_hash and again.label == first.label == "moe"

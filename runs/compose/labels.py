@@ -28,7 +28,7 @@ def labelled(points: Sequence[Point]) -> list[Run]:
     runs = []
     for point, words in zip(points, said, strict=True):
         run, labels = point.run, known[point.run.folder.parent]
-        own = (run.study.arm, run.arm)
+        own = (run.study.arm, run.arm_hash)
         if own not in labels:
             labels[own] = next(label for label in candidates(run, words, varying) if label not in labels.values())
         runs.append(run.labelled(labels[own]))
@@ -43,7 +43,7 @@ def candidates(run: Run, words: dict[str, str], varying: Sequence[str]) -> Itera
         shown = sorted((key for key in keys if key in words), key=lambda key: AXES.index(key) if key in AXES else len(AXES))
         parts = [*given, *(part(key, words[key], run, shown) for key in shown)]
         yield ", ".join(parts or [run.choices[axis] for axis in AXES if axis in run.choices])
-    yield f"{run.name} {run.arm[:8]}"
+    yield f"{run.name} {run.arm_hash[:8]}"
 
 
 def names_an_arm(word: str, point: Point) -> bool:

@@ -33,12 +33,12 @@ def status(path: Path) -> str:
 
 
 def labels(study: Path) -> dict[tuple[str | None, str], str]:
-    """What the arms in a study's folder are called: (given name, arm) -> label. A record that cannot be read has no say."""
+    """What the arms in a study's folder are called: (given name, hash) -> label. A record that cannot be read has no say."""
     found = {}
     for file in sorted(study.glob(f"*/{CONFIG}")):
         with contextlib.suppress(RecordError, OSError, KeyError, TypeError):
             config = read_json(file)
-            found[config["study"]["arm"], config["arm"]] = config["label"]
+            found[config["study"]["arm"], config["arm_hash"]] = config["label"]
     return found
 
 

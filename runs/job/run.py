@@ -99,7 +99,7 @@ class Run:
         return {"run": self.run, "weights": self.weights}
 
     @property
-    def arm(self) -> str:
+    def arm_hash(self) -> str:
         """64 hex digits that the runs of one arm share: the identity but for the seed."""
         return _digest(self._computed())
 
@@ -130,14 +130,14 @@ class Run:
         """What config.json holds: keys as on the command line."""
         own = {key: value for key, value in vars(self).items() if key not in ("settings", "machine", "study")}
         train = {**vars(self.settings), **vars(self.machine)}
-        return {"schema": SCHEMA, "arm": self.arm, **own, "study": vars(self.study), "train": train}
+        return {"schema": SCHEMA, "arm_hash": self.arm_hash, **own, "study": vars(self.study), "train": train}
 
     @staticmethod
     def from_json(content: Mapping[str, Any], source: Path) -> Run:
         """Raises ConfigError: a record of another schema, or one that lacks something."""
         if content.get("schema") != SCHEMA:
             raise ConfigError(f"{source}: an earlier version of this program has made it; train it anew")
-        own = {key: value for key, value in content.items() if key not in ("schema", "arm", "train", "study")}
+        own = {key: value for key, value in content.items() if key not in ("schema", "arm_hash", "train", "study")}
         settings, machine = settings_of(content["train"])
         study: Study = call(Study, content["study"], "study")
         run: Run = call(Run, own, str(source), settings=settings, machine=machine, study=study)
