@@ -13,22 +13,20 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from arch.contracts import Router
-
 from ..build.errors import ConfigError
 from ..build.groups import KEYS, NODES
-from ..build.objects import call, locate, nearest
+from ..build.objects import call, nearest
 from ..build.stack import parse, spelt
 from ..job.run import Run, Study, settings_of
 from ..published import folder as published
 from ..training.device import pick_device, pick_precision
-from ..training.fit import Settings
 from . import resolvers  # noqa: F401  conf/ calls them
 from .effect import Part, by_name, drop_foreign, read_words, refuse_idle
 from .explain import CONF, did_you_mean, explain, leaves
 from .inherit import inherit, inherited, inherited_choices
 from .layers import compose_layers, plain, stacked
 from .overrides import changed, group_of, key_of, normal
+from .router_losses import idle_losses, without_idle_losses
 
 
 @dataclass(frozen=True)
@@ -165,34 +163,6 @@ def run_of(resolved: dict[str, Any], choices: Mapping[str, str]) -> Run:
     own = ("seed", "out", "size", "shared", "causal", "family", "run", "weights", *NODES)
     values = {key: resolved[key] for key in own}
     return Run(**values, study=study, choices=choices, settings=without_idle_losses(settings, values["model"]), machine=machine)
-
-
-def without_idle_losses(settings: Settings, model: Any) -> Settings:
-    """Weights of losses that no router wants are 0, so that they make no two runs of one."""
-    wanted = wanted_losses(model)
-    return replace(
-        settings,
-        load_balance=settings.load_balance if "load_balance" in wanted else 0.0,
-        router_z=settings.router_z if "router_z" in wanted else 0.0,
-    )
-
-
-def idle_losses(run: Run, words: Sequence[str]) -> set[str]:
-    """The words that weigh a loss which no router of the run wants."""
-    idle = {"train.load_balance", "train.router_z"} - {f"train.{loss}" for loss in wanted_losses(run.model)}
-    return {word for word in words if key_of(word) in idle}
-
-
-def wanted_losses(node: Any) -> set[str]:
-    """The auxiliary losses that the routers of a model want."""
-    if isinstance(node, list):
-        return set().union(*map(wanted_losses, node))
-    if not isinstance(node, dict):
-        return set()
-    own: set[str] = set()
-    if "_target_" in node and isinstance(target := locate(node["_target_"], "model"), type) and issubclass(target, Router):
-        own = set(target.losses)
-    return own.union(*map(wanted_losses, node.values()))
 
 
 def of_published(config: DictConfig, words: Sequence[str]) -> tuple[DictConfig, Any, list[str]]:
