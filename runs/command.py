@@ -119,6 +119,9 @@ def guarded(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # as of `| head`: who reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except EXPECTED as error:
         if FULL_ERROR in os.environ:  # set by who wants the traceback
             raise
