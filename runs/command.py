@@ -102,7 +102,7 @@ def once(found: Sequence[Point]) -> list[Run]:
         again += [] if same is run else [run.title]
     if again:
         more = ", ..." if len(again) > 3 else ""
-        print(f"{len(again)} of {len(found)} points are runs that others of the command are too: {', '.join(again[:3])}{more}")
+        print(f"{len(again)} of {len(found)} points come out as runs that are there already: {', '.join(again[:3])}{more}")
     runs = list(first.values())
     folders = {run.folder: run for run in runs}
     for run in runs:

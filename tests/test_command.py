@@ -32,7 +32,7 @@ def test_points_that_are_one_run_run_once_and_a_line_says_so(
     command = collected(monkeypatch, "-m", "ffn=dense,moe", "router=topk,switch")
     assert [run.label for run in command.runs] == ["dense", "moe, topk", "moe, switch"]
     assert not command.refused
-    assert capsys.readouterr().out == "1 of 4 points are runs that others of the command are too: dense seed 0\n"
+    assert capsys.readouterr().out == "1 of 4 points come out as runs that are there already: dense seed 0\n"
 
 
 def test_two_names_for_one_run_are_two_arms(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from tests.lab import config
         ([], ["norm.bias=true"]),  # a default, said aloud
         (["ffn=dense"], ["ffn=dense", "ffn.activation=gelu"]),
         (["optim.lr=1"], ["optim.lr=1.0"]),
+        (["train.steps=5"], ["train.steps=5", "train.eval_every=50"]),
         (["data=text", "data.path=README.md"], ["data=text", f"data.path={os.path.abspath('README.md')}"]),
         (["data=text", "data.path=README.md"], ["data=text", "data.path=./tests/../README.md"]),
     ],

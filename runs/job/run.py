@@ -91,6 +91,7 @@ class Run:
         """All that decides the numbers, but for the seed."""
         start = {key: None if path is None else os.path.abspath(path) for key, path in self.start.items()}
         loop = {k: v for k, v in vars(self.settings).items() if k not in record.HABITS}
+        loop["eval_every"] = min(loop["eval_every"], loop["steps"])  # the last step is evaluated in any case
         nodes = {name: essence(getattr(self, name), name) for name in NODES}
         return {**start, **essence(loop, "train"), **vars(self.machine), **nodes}
 
