@@ -114,38 +114,52 @@ def arms_and_seeds(study: Mapping[str, Any]) -> tuple[dict[Any, list[str]] | Non
 def resolve(config: DictConfig, choices: Any, words: Sequence[str]) -> Point:
     """One composed config as a run, with the words that it reads."""
     said = words
+    refuse_other_keys(config)
+    if config.weights is not None:
+        config, choices, words = of_published(config, words)
+    drop_foreign(config, words)
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    own.study.arms = own.study.seeds = None  # this run has its own arm and seed
+    groups = {str(key): str(option) for key, option in choices.items() if key in KEYS and key != "study"}
+    part = Part(OmegaConf.to_container(config, resolve=False), words)
+    run, parts = from_words(own, groups, part) if own.run is None else from_run(own, groups, part)
+    read = read_words(parts, said) | {word for word in said if by_name(word) or word not in words}
+    if run.run is not None:  # what is inherited has been held against the words
+        read |= {word for word in said if inherited(word)}
+    return Point(run, said, frozenset(read - idle_losses(run, said)))
+
+
+def from_words(config: DictConfig, groups: dict[str, str], part: Part) -> tuple[Run, list[Part]]:
+    """A run whose model the words describe, and what it was composed from: the config, and each layer of its stacks."""
+    resolved = plain(config)
+    blocks, layers = compose_layers(part.raw, resolved, part.words)
+    n_layers = resolved["size"]["n_layers"]
+    parts = [part, *layers]
+    chosen = read_choices(groups, parts)
+    if resolved["stack"] is not None:
+        chosen["mixer"] = spelt(parse(resolved["stack"]), n_layers)
+    return run_of({**resolved, "model": stacked(resolved["model"], blocks, n_layers)}, chosen), parts
+
+
+def from_run(config: DictConfig, groups: dict[str, str], part: Part) -> tuple[Run, list[Part]]:
+    """A run that takes its model over from another."""
+    theirs = inherit(config, part.words)
+    chosen = inherited_choices(read_choices(groups, [part]), theirs.choices)
+    return run_of({**plain(config), "model": theirs.model}, chosen), [part]
+
+
+def read_choices(groups: Mapping[str, str], parts: Sequence[Part]) -> dict[str, str]:
+    return {key: option for key, option in groups.items() if key in NODES or any(part.reads(key) for part in parts)}
+
+
+def refuse_other_keys(config: DictConfig) -> None:
+    """Raises ConfigError: a top-level key that is none of ours, or one of ours that is missing."""
     for key in map(str, config):
         if key not in KEYS and key != "hydra":
             raise ConfigError(f"{key}: unknown key; {did_you_mean(key)}")
-    if config.weights is not None:
-        config, choices, words = of_published(config, words)
     for key in KEYS:
         if key not in config:
             raise ConfigError(f"~{key}: a run needs it; leave it in")
-    drop_foreign(config, words)
-    raw: Any = OmegaConf.to_container(config, resolve=False)
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    own.study.arms = own.study.seeds = None  # this run has its own arm and seed
-    theirs = None if own.run is None else inherit(own, words)
-    resolved = plain(own)
-    parts = [Part(raw, words)]
-    if theirs is None:
-        blocks, layers = compose_layers(raw, resolved, words)
-        resolved["model"] = stacked(resolved["model"], blocks, resolved["size"]["n_layers"])
-        parts += layers
-    else:
-        resolved["model"] = theirs.model
-    read = read_words(parts, said) | {word for word in said if by_name(word) or word not in words}
-    if theirs is not None:  # what was inherited has been held against the words
-        read |= {word for word in said if inherited(word)}
-    chosen = {str(key): str(option) for key, option in choices.items() if key in KEYS and key != "study"}
-    chosen = {key: option for key, option in chosen.items() if key in NODES or any(part.reads(key) for part in parts)}
-    if theirs is not None:
-        chosen = inherited_choices(chosen, theirs.choices)
-    elif resolved["stack"] is not None:
-        chosen["mixer"] = spelt(parse(resolved["stack"]), resolved["size"]["n_layers"])
-    run = run_of(resolved, chosen)
-    return Point(run, said, frozenset(read - idle_losses(run, said)))
 
 
 def run_of(resolved: dict[str, Any], choices: Mapping[str, str]) -> Run:
