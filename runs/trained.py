@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from arch.model import Decoder
+from arch.model import Decoder, EncoderDecoder
 
 from .build.errors import ConfigError
 from .build.model import build_model
 from .compose.compose import composed
+from .job.checkpoint import misfit
 from .job.start import restore
 from .objective import Task
 from .published import folder as weights
@@ -65,19 +65,36 @@ def of_run(folder: Path) -> TrainedModel:
 
 def of_weights(folder: Path) -> TrainedModel:
     """Weights are read in the dtype in which they are stored, and computed with in fp32."""
+    with weights.of_folder(folder):
+        return _of_weights(folder)
+
+
+def _of_weights(folder: Path) -> TrainedModel:
     theirs = weights.read_config(folder)
-    run = composed(weights.overrides(theirs)).run
-    with torch.device("meta"):
-        model = build_model(run.model, vocab_size=run.size["vocab_size"], seed=run.seed)
-    ours = weights.load(folder)
-    model.to_empty(device="cpu").load_state_dict({name: t for name, t in ours.items() if not name.startswith("heads.")})
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        raise ConfigError(f"weights={folder}: no tokenizer.json there, so its tokens cannot be read as text")
-    tokenizer = File(path=str(file))
-    stop_tokens = _as_list(theirs.get("eos_token_id"))
-    first = theirs.get("decoder_start_token_id", theirs.get("bos_token_id"))
-    by_role = {"bos": first, "eos": stop_tokens[0] if stop_tokens else None, "pad": theirs.get("pad_token_id")}
+    model = empty_model(theirs)
+    if difference := misfit(_of_the_body(weights.shapes(folder)), model.state_dict()):
+        raise ConfigError(f"its weights are of another model than its {weights.CONFIG} says: {difference}")
+    vocab_size: int = model.embedding.weight.shape[0]  # type: ignore[index, union-attr, assignment]
+    tokenizer = File(path=str(weights.tokenizer_file(folder)))
+    if tokenizer.vocab_size > vocab_size:
+        raise ConfigError(
+            f"its {weights.TOKENIZER} has {tokenizer.vocab_size:,} tokens, but its model knows {vocab_size:,}; "
+            "get the one that belongs to it"
+        )
+
+    def tokens(key: str) -> list[int]:
+        return weights.token_ids(theirs, key, vocab_size=vocab_size)
+
+    stop_tokens = tokens("eos_token_id")
+    found = {
+        "bos": tokens("decoder_start_token_id") or tokens("bos_token_id"),
+        "eos": stop_tokens,
+        "pad": tokens("pad_token_id"),
+    }
+    specials = tokenizer.specials | {role: ids[0] for role, ids in found.items() if ids}
+    if isinstance(model, EncoderDecoder) and (missing := {"bos", "pad"} - specials.keys()):
+        raise ConfigError(f"neither its {weights.CONFIG} nor its {weights.TOKENIZER} says which token is {min(missing)}")
+    model.to_empty(device="cpu").load_state_dict(_of_the_body(weights.load(folder)))
 
     def encode_prompt(text: str) -> list[int]:
         tokens = tokenizer.encode_with_specials(text)
@@ -90,10 +107,20 @@ def of_weights(folder: Path) -> TrainedModel:
         task=Task(model=model, heads={}, terms={}).eval(),
         tokenizer=tokenizer,
         encode_prompt=encode_prompt,
-        specials=tokenizer.specials | {role: token for role, token in by_role.items() if token is not None},
+        specials=specials,
         stop_tokens=stop_tokens,
     )
 
 
-def _as_list(tokens: Any) -> list[int]:
-    return [] if tokens is None else list(tokens) if isinstance(tokens, list) else [tokens]
+def empty_model(config: weights.Config) -> nn.Module:
+    """The model of a config.json, on the meta device. Raises ConfigError: there is no such model."""
+    run = composed(weights.overrides(config)).run
+    try:
+        with torch.device("meta"):
+            return build_model(run.model, vocab_size=run.size["vocab_size"], seed=run.seed)
+    except (ArithmeticError, RuntimeError, TypeError) as error:  # of sizes that cannot be multiplied, or lead to no number
+        raise ConfigError(f"its {weights.CONFIG} describes no model that can be built ({error})") from error
+
+
+def _of_the_body(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if not name.startswith("heads.")}

@@ -49,10 +49,13 @@ def chunks(n: int) -> Operation:
 def reorder(there: Tensor, dim: int = 0) -> Operation:
     """Row (or column) i of ours is row there[i] of theirs; each row exactly once."""
     back = there.argsort()
-    return Operation(
-        lambda ts: [t.index_select(dim, there.to(t.device)) for t in ts],
-        lambda ts: [t.index_select(dim, back.to(t.device)) for t in ts],
-    )
+
+    def picked(t: Tensor, rows: Tensor) -> Tensor:
+        if t.shape[dim] != len(rows):
+            raise ValueError(f"{len(rows)} rows are expected")
+        return t.index_select(dim, rows.to(t.device))
+
+    return Operation(lambda ts: [picked(t, there) for t in ts], lambda ts: [picked(t, back) for t in ts])
 
 
 class Rule(NamedTuple):
@@ -78,7 +81,7 @@ def renames(theirs: str, ours: str, table: Mapping[str, str], leaves: Iterable[s
 
 @dataclass(frozen=True)
 class NameMap:
-    """All tensors of one model, each in exactly one rule.
+    """All tensors of one model, each in exactly one rule. Tensors on the meta device have shapes to check and no numbers.
 
     Args:   rules: what is what. their_copies, our_copies: copy -> original, of a tensor that goes by several names;
             theirs may be left out of a file. fixed: tensors of theirs that a formula gives; they may be left out too.
@@ -89,14 +92,13 @@ class NameMap:
     rules: Sequence[Rule]
     their_copies: Mapping[str, str] = field(default_factory=dict)
     our_copies: Mapping[str, str] = field(default_factory=dict)
-    fixed: Mapping[str, Tensor] = field(default_factory=dict)
+    fixed: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
     spellings: Sequence[tuple[str, str | None]] = ()
 
     def to_ours(self, theirs: Mapping[str, Tensor]) -> State:
         state = self._respelled(theirs)
         for name in [name for name in state if name in self.fixed]:
-            given = state.pop(name)
-            if given.shape != self.fixed[name].shape or not torch.allclose(given, self.fixed[name].to(given), atol=1e-4):
+            if not _follows(self.fixed[name], state.pop(name)):
                 raise ValueError(f"{name} holds other numbers than its formula gives, so it cannot be left out")
         ours = _apply([(r.theirs, r.ours, [o.forward for o in r.operations]) for r in self.rules], state, self.their_copies)
         return ours | {copy: ours[original] for copy, original in self.our_copies.items()}
@@ -104,7 +106,11 @@ class NameMap:
     def to_theirs(self, ours: Mapping[str, Tensor]) -> State:
         inverse = [(r.ours, r.theirs, [o.backward for o in reversed(r.operations)]) for r in self.rules]
         theirs = _apply(inverse, dict(ours), self.our_copies)
-        return theirs | {copy: theirs[original] for copy, original in self.their_copies.items()} | dict(self.fixed)
+        return (
+            theirs
+            | {copy: theirs[original] for copy, original in self.their_copies.items()}
+            | {name: formula() for name, formula in self.fixed.items()}
+        )
 
     def _respelled(self, theirs: Mapping[str, Tensor]) -> State:
         state: State = {}
@@ -137,7 +143,7 @@ def _apply(steps: Sequence[Step], state: State, copies: Mapping[str, str]) -> St
     if missing:
         raise ValueError(f"{_some(missing, ())}: missing from these weights")
     for copy, original in copies.items():
-        if copy in state and not torch.equal(state[copy], state[original]):
+        if copy in state and not _equal(state[copy], state[original]):
             raise ValueError(f"{copy} differs from {original}, but this layout ties them")
     done: State = {}
     for sources, targets, functions in steps:
@@ -151,6 +157,16 @@ def _apply(steps: Sequence[Step], state: State, copies: Mapping[str, str]) -> St
             why = " ".join(str(error).split())
             raise ValueError(f"{shapes}: does not become {', '.join(targets)} ({why})") from None
     return done
+
+
+def _follows(formula: Callable[[], Tensor], given: Tensor) -> bool:
+    with torch.device("meta"):  # what it says may be of any size
+        shape = formula().shape
+    return given.shape == shape and (given.is_meta or torch.allclose(given, formula().to(given), atol=1e-4))
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and (a.is_meta or torch.equal(a, b))
 
 
 def _some(names: Iterable[str], known: Iterable[str]) -> str:

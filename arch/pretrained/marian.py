@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -28,8 +30,8 @@ def names(*, n_layers: int, n_decoder_layers: int, d_model: int, max_seq: int) -
         )
         rules += attention(f"{theirs}self_attn", over_target)
         rules += attention(f"{theirs}encoder_attn", over_source) + renames(theirs, over_source, FFN, LEAVES)
+    table = functools.partial(sinusoids, max_seq, d_model)
     copies = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
-    table = sinusoids(max_seq, d_model)
     return NameMap(
         rules,
         their_copies=dict.fromkeys(copies, "model.shared.weight"),

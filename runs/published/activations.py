@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..build.errors import ConfigError
 from .nodes import Node, at
-from .settings import Config
+from .settings import Config, shown
 
 OPTIONS = {  # theirs -> the option of ffn= that has it
     "gelu": "dense",
@@ -19,8 +19,8 @@ PUBLISHED = {"gelu_tanh": "gelu_new"}  # ours -> theirs, where it goes by anothe
 
 def override(config: Config, key: str, default: str) -> str:
     activation = config.get(key, default)
-    if activation not in OPTIONS:
-        raise ConfigError(f"{key}={activation!r} is not expressed here; {', '.join(OPTIONS)} are")
+    if not isinstance(activation, str) or activation not in OPTIONS:
+        raise ConfigError(f"{key}={shown(activation)} is not expressed here; {', '.join(OPTIONS)} are")
     return f"ffn={OPTIONS[activation]}"
 
 

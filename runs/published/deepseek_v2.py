@@ -20,15 +20,14 @@ def overrides(config: Config) -> list[str]:
     only(config, topk_method="greedy", norm_topk_prob=False, routed_scaling_factor=1.0, moe_layer_freq=1)
     only(config, scoring_func="softmax", num_key_value_heads=n_heads)
     d_q_latent = config.get("q_lora_rank")
-    theta = rope.parameters(config).get("rope_theta", 10000.0)
-    routed = [f"{n_layers - n_dense}*routed"] if n_layers > n_dense else []
+    kinds = {"dense": n_dense, "routed": n_layers - n_dense}
     return [
         "model=deepseek_v2_lite",
         *scaling_overrides(config),
         *wholes("mixer", d_nope=config["qk_nope_head_dim"], d_v=config["v_head_dim"]),
         *(["mixer.d_q_latent=null"] if d_q_latent is None else wholes("mixer", d_q_latent=d_q_latent)),
         "mixer.eps=1e-06",  # of the norms inside the attention, whatever rms_norm_eps says of the others
-        *shared(norm_eps=config.get("rms_norm_eps", 1e-6), rope_theta=theta),
+        *shared(norm_eps=config.get("rms_norm_eps", 1e-6), rope_theta=rope.theta(config)),
         *sizes(
             d_model=config["hidden_size"],
             n_layers=n_layers,
@@ -46,7 +45,7 @@ def overrides(config: Config) -> list[str]:
             d_ff=config["moe_intermediate_size"],
             n_shared=config["n_shared_experts"],
         ),
-        f'stack="{", ".join(["dense"] * n_dense + routed)}"',
+        f'stack="{", ".join(f"{n}*{kind}" for kind, n in kinds.items() if n)}"',
     ]
 
 
@@ -60,8 +59,12 @@ def scaling_overrides(config: Config) -> list[str]:
 
 
 def n_dense_layers(config: Config) -> int:
-    found: int = config.get("first_k_dense_replace", 0)
-    return min(found and whole("first_k_dense_replace", found), whole("n_layers", config["num_hidden_layers"]))
+    found = whole("first_k_dense_replace", config.get("first_k_dense_replace", 0), least=0)
+    return min(found, whole("n_layers", config["num_hidden_layers"]))
+
+
+def n_matrices(config: Config) -> int:
+    return (config["num_hidden_layers"] - n_dense_layers(config)) * int(config["n_routed_experts"])
 
 
 def names(config: Config, tensors: Collection[str]) -> NameMap:
@@ -120,5 +123,6 @@ FAMILY = Family(
     architecture="DeepseekV2ForCausalLM",
     overrides=overrides,
     names=names,
+    n_matrices=n_matrices,
     config=config,
 )

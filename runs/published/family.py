@@ -16,7 +16,7 @@ from arch.pretrained import NameMap
 from .. import published
 from ..build.errors import ConfigError
 from .nodes import Node, Size, completed
-from .settings import Config
+from .settings import Config, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,8 @@ class Family:
             theirs or ours -> the map between them. config: a model with its layers one by one, and size -> config.json.
             heads: the objective's node -> the heads that the layout has room for. head_config: the tensors of these heads ->
             what they add to config.json. token_ids: entry of config.json -> the special token that it numbers, beside those of
-            every family.
+            every family. n_matrices: config.json -> how many experts all layers have together, where each is a tensor of its
+            own in the files.
     """
 
     model_type: str
@@ -40,6 +41,7 @@ class Family:
     heads: Callable[[Node], Collection[str]] = lambda objective: ()
     head_config: Callable[[Mapping[str, Tensor]], Config] = lambda heads: {}
     token_ids: Mapping[str, str] = field(default_factory=dict)
+    n_matrices: Callable[[Config], int] = lambda config: 0
 
 
 def families() -> dict[str, Family]:
@@ -58,7 +60,7 @@ def family_named(model_type: Any, asked: str) -> Family:
 
 
 def family_of_config(config: Config) -> Family:
-    return family_named(config["model_type"], f"model_type={config['model_type']!r}")
+    return family_named(config["model_type"], f"model_type={shown(config['model_type'])}")
 
 
 def overrides(config: Config) -> list[str]:
@@ -73,6 +75,12 @@ def names(config: Config, tensors: Collection[str]) -> NameMap:
         return family.names(config, tensors)
 
 
+def n_matrices(config: Config) -> int:
+    """How many experts all layers have together, where each has tensors of its own in the files."""
+    with _reading(config) as family:
+        return family.n_matrices(config)
+
+
 def config_of(family: Family, model: Node, size: Size) -> Config:
     """The config.json of a family for a model; what it cannot say of the model is left out, so compare what it builds."""
     entries = family.config(completed(model), size)
@@ -81,11 +89,17 @@ def config_of(family: Family, model: Node, size: Size) -> Config:
 
 @contextmanager
 def _reading(config: Config) -> Iterator[Family]:
-    """The family of a config.json; what goes wrong meanwhile is reported of it, in one line."""
+    """The family of a config.json; what goes wrong meanwhile is reported of it, in one line.
+
+    A family may fail in any way on entries that are of another kind than it takes them for; what it was is the line's cause.
+    """
     family = family_of_config(config)
+    asked = f"config.json of a {family.model_type}"
     try:
         yield family
     except KeyError as error:
-        raise ConfigError(f"config.json of a {family.model_type}: {error.args[0]} is missing") from None
+        raise ConfigError(f"{asked}: {error.args[0]} is missing") from error
     except ConfigError as error:
-        raise ConfigError(f"config.json of a {family.model_type}: {error}") from None
+        raise ConfigError(f"{asked}: {error}") from error
+    except Exception as error:
+        raise ConfigError(f"{asked}: its entries do not go together ({type(error).__name__}: {error})") from error

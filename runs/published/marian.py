@@ -9,14 +9,14 @@ from arch.pretrained import NameMap, marian
 from . import activations
 from .family import Family
 from .nodes import Node, Size, at, layers, vocab_size
-from .settings import Config, flag, only, sizes
+from .settings import Config, flag, only, sizes, whole
 
 
 def overrides(config: Config) -> list[str]:
     only(config, share_encoder_decoder_embeddings=True, tie_word_embeddings=True, normalize_before=False)
     only(config, normalize_embedding=False, add_final_layer_norm=False, decoder_vocab_size=config["vocab_size"])
     for key in ("layers", "attention_heads", "ffn_dim"):
-        only(config, **{f"decoder_{key}": config[f"encoder_{key}"]})
+        only(config, **{f"decoder_{key}": whole(f"encoder_{key}", config[f"encoder_{key}"])})
     return [
         "model=transformer_base",
         activations.override(config, "activation_function", "gelu"),
@@ -38,7 +38,7 @@ def overrides(config: Config) -> list[str]:
 def names(config: Config, tensors: Collection[str]) -> NameMap:
     return marian.names(
         n_layers=config["encoder_layers"],
-        n_decoder_layers=config["decoder_layers"],
+        n_decoder_layers=config["encoder_layers"],
         d_model=config["d_model"],
         max_seq=config["max_position_embeddings"],
     )

@@ -29,6 +29,10 @@ def names(config: Config, tensors: Collection[str]) -> NameMap:
     return mixtral.names(n_layers=config["num_hidden_layers"], n_experts=config["num_local_experts"], tied=rotary.tied(config))
 
 
+def n_matrices(config: Config) -> int:
+    return int(config["num_hidden_layers"] * config["num_local_experts"])
+
+
 def config(model: Node, size: Size) -> Config:
     return {
         **rotary.config(model, size),
@@ -42,5 +46,6 @@ FAMILY = Family(
     architecture="MixtralForCausalLM",
     overrides=overrides,
     names=names,
+    n_matrices=n_matrices,
     config=config,
 )

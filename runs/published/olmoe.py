@@ -35,6 +35,10 @@ def names(config: Config, tensors: Collection[str]) -> NameMap:
     )
 
 
+def n_matrices(config: Config) -> int:
+    return int(config["num_hidden_layers"] * config["num_experts"])
+
+
 def config(model: Node, size: Size) -> Config:
     layer = layers(model)[0]
     return {
@@ -51,5 +55,6 @@ FAMILY = Family(
     architecture="OlmoeForCausalLM",
     overrides=overrides,
     names=names,
+    n_matrices=n_matrices,
     config=config,
 )

@@ -11,13 +11,13 @@ from ..build.errors import ConfigError
 from . import rope, rotary
 from .family import Family
 from .nodes import Node, Size, at, layers
-from .settings import Config, number, only, sizes
+from .settings import Config, number, only, shown, sizes
 
 
 def overrides(config: Config) -> list[str]:
     only(config, hidden_act="silu")
     if (kind := rope.scaling(config)[1]) != "default":
-        raise ConfigError(f"rope_scaling of type {kind!r} is not expressed here: models of this family load unscaled only")
+        raise ConfigError(f"rope_scaling of type {shown(kind)} is not expressed here: models of this family load unscaled only")
     share = number("partial_rotary_factor", rope.parameters(config).get("partial_rotary_factor", 1.0))
     return [
         "model=phi3_mini",

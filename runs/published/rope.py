@@ -9,7 +9,7 @@ from arch.position import LinearScaling, Llama3Scaling, YaRNScaling
 
 from ..build.errors import ConfigError
 from .nodes import at
-from .settings import Config, literal, number
+from .settings import NUMBERS, Config, literal, number, shown
 
 SCALING = "position.relative.scaling"
 ORIGINAL = "original_max_position_embeddings"
@@ -27,7 +27,16 @@ BETAS = {"beta_slow": 1, "beta_fast": 32}  # of YaRN, where the config does not 
 def parameters(config: Config) -> Config:
     """All that a config says of rotary positions: since transformers 5 in one entry, before that in several."""
     above = {key: config[key] for key in ("rope_theta", "partial_rotary_factor") if key in config}
-    return above | (config["rope_parameters"] if config.get("rope_parameters") else config.get("rope_scaling") or {})
+    key = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
+    found = config.get(key) or {}
+    if not isinstance(found, dict):
+        raise ConfigError(f"{key} is {shown(found)}; an object with a rope_type is expected, or null")
+    return above | found
+
+
+def theta(config: Config, default: float = 10000.0) -> float:
+    """The base of the frequencies; they have to fall."""
+    return number("rope_theta", parameters(config).get("rope_theta", default), least=2)
 
 
 def scaling(config: Config) -> tuple[Config, str]:
@@ -35,7 +44,10 @@ def scaling(config: Config) -> tuple[Config, str]:
     unscaled = ("rope_theta", "partial_rotary_factor")
     found = {key: value for key, value in parameters(config).items() if value is not None and key not in unscaled}
     kind = found.pop("type", "default")
-    return found, found.pop("rope_type", kind)
+    kind = found.pop("rope_type", kind)
+    if not isinstance(kind, str):
+        raise ConfigError(f"rope_scaling of type {shown(kind)} is not expressed here; a name such as linear is expected")
+    return found, kind
 
 
 def overrides(config: Config) -> list[str]:
@@ -49,8 +61,10 @@ def overrides(config: Config) -> list[str]:
     if found.pop("truncate", True) is not True:
         raise ConfigError("rope_scaling.truncate=false is not expressed here; only true is")
     words = scaled(found, "rotary_yarn", YARN)
-    if temperature is not None:
-        number("rope_scaling.attention_factor", temperature)
+    given = {"attention_factor": temperature, "mscale": mscale, "mscale_all_dim": mscale_all_dim}
+    for key, value in given.items():
+        if value is not None:
+            number(f"rope_scaling.{key}", value)
     if temperature is None and mscale and mscale_all_dim:  # one of them alone is not read
         both = YaRNScaling(factor=found["factor"], trained_seq=1, mscale=mscale, mscale_all_dim=mscale_all_dim)
         temperature = both.temperature / both.unrotated_temperature
@@ -62,19 +76,20 @@ def overrides_but_yarn(found: Config, kind: str, expressed: Mapping[str, Names])
     if kind == "default":
         return []
     if kind not in expressed:
-        raise ConfigError(f"rope_scaling of type {kind!r} is not expressed here; {', '.join(expressed)} and yarn are")
+        raise ConfigError(f"rope_scaling of type {shown(kind)} is not expressed here; {', '.join(expressed)} and yarn are")
     return scaled(found, f"rotary_{kind}", expressed[kind])
 
 
 def scaled(found: Config, option: str, names: Names) -> list[str]:
     """The overrides of one of the options position=rotary_*."""
     if unknown := found.keys() - {*names.values(), "finetuned"}:
-        raise ConfigError(f"rope_scaling.{min(unknown)}={found[min(unknown)]!r} is not expressed here")
+        raise ConfigError(f"rope_scaling.{min(unknown)}={shown(found[min(unknown)])} is not expressed here")
     words = [f"position={option}"]
     for ours, theirs in names.items():
-        if not isinstance(value := found[theirs], (int, float)) or value < 0:
-            raise ConfigError(f"rope_scaling.{theirs} is {value!r}; a number is expected")
-        words.append(f"{SCALING}.{ours}={value}")
+        if theirs not in found:
+            raise ConfigError(f"rope_scaling.{theirs} is missing")
+        least = 0.0 if theirs.startswith("mscale") else NUMBERS[0]  # all others are divided by
+        words.append(f"{SCALING}.{ours}={number(f'rope_scaling.{theirs}', found[theirs], least)}")
     return words
 
 

@@ -12,7 +12,7 @@ def overrides(config: Config, *, theta: float = 10000.0, eps: float = 1e-6) -> l
     return [
         "mixer=gqa",
         f"model.tied={literal(tied(config))}",
-        *shared(norm_eps=config.get("rms_norm_eps", eps), rope_theta=rope.parameters(config).get("rope_theta", theta)),
+        *shared(norm_eps=config.get("rms_norm_eps", eps), rope_theta=rope.theta(config, theta)),
         *sizes(
             d_model=config["hidden_size"],
             n_layers=config["num_hidden_layers"],
