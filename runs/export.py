@@ -101,7 +101,10 @@ def token_ids(layout: Family, specials: Mapping[str, int], start: Config) -> Con
     """What generation reads: of the published weights that the run started from, else the special tokens, else null."""
     entries = {**{f"{role}_token_id": role for role in ("pad", "bos", "eos")}, **layout.token_ids}
     own = {entry: specials.get(role) for entry, role in entries.items()}
-    return own | {key: value for key, value in start.items() if key.endswith("_token_id")}
+    theirs = {key: value for key, value in start.items() if key.endswith("_token_id")}
+    for key in theirs:
+        weights.token_ids(start, key)  # refuses what numbers no token
+    return own | theirs
 
 
 def main(words: Sequence[str] | None = None) -> int:

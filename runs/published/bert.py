@@ -10,7 +10,7 @@ from arch.pretrained import NameMap, bert
 
 from .family import Family
 from .nodes import Node, Size, at, layers, norm_eps, vocab_size
-from .settings import Config, only, shared, sizes, wholes
+from .settings import Config, dividing, only, shared, sizes, wholes
 
 
 def overrides(config: Config) -> list[str]:
@@ -23,7 +23,7 @@ def overrides(config: Config) -> list[str]:
         *sizes(
             d_model=config["hidden_size"],
             n_layers=config["num_hidden_layers"],
-            n_heads=config["num_attention_heads"],
+            n_heads=dividing("n_heads", config["num_attention_heads"], config["hidden_size"]),
             d_ff=config["intermediate_size"],
             vocab_size=config["vocab_size"],
             max_seq=config["max_position_embeddings"],

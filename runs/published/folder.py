@@ -20,7 +20,7 @@ from ..build.errors import ConfigError
 from . import family, files
 from .family import overrides
 from .files import CONFIG, SHARDS, TOKENIZER, WHOLE
-from .settings import Config, whole
+from .settings import LARGEST, Config, whole
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 WIDTHS = (
@@ -34,6 +34,10 @@ WIDTHS = (
     "vocab_size",
 )  # each is a tensor's side
 LONGEST_LINE = 800  # characters of a message: a name may have any length
+
+
+class FolderError(ConfigError):
+    """What is wrong with a folder of weights, which it names."""
 
 
 def load(folder: Path) -> dict[str, Tensor]:
@@ -81,11 +85,15 @@ def tokenizer_file(folder: Path) -> Path:
     return folder / TOKENIZER
 
 
-def token_ids(config: Config, key: str, *, vocab_size: int) -> list[int]:
-    """The tokens that an entry of config.json numbers: one, several, or none, which older files write as -1."""
+def token_ids(config: Config, key: str, *, vocab_size: int = LARGEST) -> list[int]:
+    """The tokens that an entry of config.json numbers: one, several, or none, which older files write as -1.
+
+    Numbers beyond the vocabulary are left out: small models often keep those of the large one that they are made after.
+    """
     found = config.get(key)
     listed = found if isinstance(found, list) else [] if found in (None, -1) else [found]
-    return [whole(f"{CONFIG}: {key}", token, least=0, most=vocab_size - 1) for token in listed]
+    numbers = [whole(f"{CONFIG}: {key}", token, least=0) for token in listed]
+    return [token for token in numbers if token < vocab_size]
 
 
 def save(folder: Path, ours: Mapping[str, Tensor], config: dict[str, Any]) -> None:
@@ -125,9 +133,11 @@ def of_folder(folder: Path) -> Iterator[None]:
     """What is wrong with a folder is said of it, in one line: names in it may hold anything, line ends too."""
     try:
         yield
+    except FolderError:
+        raise  # it is said already
     except ValueError as error:
         said = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(str(error).split()))
-        raise ConfigError(f"weights={folder}: {said[:LONGEST_LINE]}") from error
+        raise FolderError(f"weights={folder}: {said[:LONGEST_LINE]}") from error
 
 
 def _held(folder: Path) -> tuple[Config, list[str]]:

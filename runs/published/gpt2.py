@@ -9,7 +9,7 @@ from arch.pretrained import NameMap, gpt2
 from . import activations
 from .family import Family
 from .nodes import Node, Size, at, layers, norm_eps, vocab_size
-from .settings import Config, only, shared, sizes, whole
+from .settings import Config, dividing, only, shared, sizes, whole
 
 
 def overrides(config: Config) -> list[str]:
@@ -22,7 +22,7 @@ def overrides(config: Config) -> list[str]:
         *sizes(
             d_model=config["n_embd"],
             n_layers=config["n_layer"],
-            n_heads=config["n_head"],
+            n_heads=dividing("n_heads", config["n_head"], config["n_embd"]),
             d_ff=config.get("n_inner") or 4 * whole("d_model", config["n_embd"]),
             vocab_size=config["vocab_size"],
             max_seq=config["n_positions"],

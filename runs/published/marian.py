@@ -9,7 +9,7 @@ from arch.pretrained import NameMap, marian
 from . import activations
 from .family import Family
 from .nodes import Node, Size, at, layers, vocab_size
-from .settings import Config, flag, only, sizes, whole
+from .settings import Config, dividing, flag, only, sizes, whole
 
 
 def overrides(config: Config) -> list[str]:
@@ -27,7 +27,7 @@ def overrides(config: Config) -> list[str]:
         *sizes(
             d_model=config["d_model"],
             n_layers=config["encoder_layers"],
-            n_heads=config["encoder_attention_heads"],
+            n_heads=dividing("n_heads", config["encoder_attention_heads"], config["d_model"]),
             d_ff=config["encoder_ffn_dim"],
             vocab_size=config["vocab_size"],
             max_seq=config["max_position_embeddings"],

@@ -28,10 +28,18 @@ def flag(config: Config, key: str, default: bool = False) -> bool:
     return value
 
 
-def whole(key: str, value: Any, least: int = 1, most: int = LARGEST) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ConfigError(f"{key} would be {shown(value)}; a whole number from {least} is expected, at most {most:,}")
+def whole(key: str, value: Any, least: int = 1) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LARGEST:
+        raise ConfigError(f"{key} would be {shown(value)}; a whole number from {least} is expected, at most {LARGEST:,}")
     return value
+
+
+def dividing(key: str, value: Any, d_model: Any) -> int:
+    """A number of heads, each of which gets an equal part of the width."""
+    heads = whole(key, value)
+    if whole("d_model", d_model) % heads:
+        raise ConfigError(f"{key} is {heads}, which does not divide d_model, {d_model}")
+    return heads
 
 
 def number(key: str, value: Any, least: float = 0.0) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -12,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from .library import PIECE, decoded, encoded, joined, library, pieces
+from .library import PIECE, decoded, encoded, joined, library, one_line, pieces
 
+LARGEST = 2**28  # bytes; the largest vocabularies that there are take a tenth of it
+SPARE = 2**16  # numbers that no token has, beside as many as there are tokens: each has a row in every table
 SPACES = ("Ġ", "▁")  # how vocabularies write a space
 BETWEEN_WORDS = re.compile(r"(?<=\S) (?=\S)")
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # a byte for which there is no other token
@@ -48,6 +49,8 @@ class File:
         if not file.is_file():
             raise FileNotFoundError(f"tokenizer.path={path}: there is no such file; give a tokenizer.json")
         try:
+            if (size := file.stat().st_size) > LARGEST:
+                raise ValueError(f"has {size:,} bytes; at most {LARGEST:,} are expected")
             self.restore(file.read_bytes())
         except ValueError as error:
             raise ValueError(f"tokenizer.path={path}: {error}") from error
@@ -64,9 +67,9 @@ class File:
 
     @cached_property
     def token_bytes(self) -> np.ndarray:
-        form = json.loads(self._tokenizer.to_str())
-        prefix = form["model"].get("continuing_subword_prefix") or ""
-        decoder = json.dumps(form["decoder"], ensure_ascii=False)
+        prefix = getattr(self._tokenizer.model, "continuing_subword_prefix", None) or ""
+        spelling = self._tokenizer.decoder
+        decoder = "" if spelling is None else spelling.__getstate__().decode()  # as JSON
         byte_level, marks, fallback = ('"ByteLevel"' in decoder, '"▁"' in decoder, '"ByteFallback"' in decoder)
 
         def n_bytes(token: str) -> int:
@@ -89,20 +92,24 @@ class File:
 
     def restore(self, state: bytes) -> None:
         tokenizers = library()
-        try:
+        with one_line("not a tokenizer.json"):
             tokenizer = tokenizers.Tokenizer.from_str(state.decode())
-        except Exception as error:  # the package raises nothing more special
-            raise ValueError(f"not a tokenizer.json ({str(error).splitlines()[0]})") from error
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        self._content, self._tokenizer = state, tokenizer
-        self._vocab: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
-        self._added: dict[int, Any] = tokenizer.get_added_tokens_decoder()
-        if not self._vocab:
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+            vocab: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
+        if not vocab:
             raise ValueError("its vocabulary is empty")
-        self.vocab_size = max(self._vocab.values()) + 1  # numbers that no token has included
-        first = "".join(tokenizer.encode("a", add_special_tokens=False).tokens)
+        last = max(vocab, key=lambda token: vocab[token])
+        if vocab[last] >= 2 * len(vocab) + SPARE:
+            raise ValueError(
+                f"its token {last[:40]!r} has the number {vocab[last]:,}, but there are only {len(vocab):,} tokens"
+            )
+        self.vocab_size = vocab[last] + 1  # numbers that no token has included
+        with one_line("not a tokenizer.json that can read a text"):
+            first = "".join(tokenizer.encode("a", add_special_tokens=False).tokens)
         self._puts_a_space = first.startswith(SPACES)
+        self._content, self._tokenizer, self._vocab = state, tokenizer, vocab
+        self._added: dict[int, Any] = tokenizer.get_added_tokens_decoder()
         for cached in ("token_bytes", "specials"):
             self.__dict__.pop(cached, None)
 
@@ -120,7 +127,8 @@ class File:
 
     def encode_with_specials(self, text: str) -> list[int]:
         """The tokens of one text with the special ones of the file's own template."""
-        tokens: list[int] = self._tokenizer.encode(text).ids
+        with one_line("the tokenizer cannot read this text"):
+            tokens: list[int] = self._tokenizer.encode(text).ids
         return tokens
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:

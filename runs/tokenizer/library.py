@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -42,7 +43,11 @@ class LearntTokenizer(ABC):
         return text.encode()
 
     def restore(self, state: bytes) -> None:
-        self._set(library().Tokenizer.from_str(state.decode()))
+        with one_line("not what was learnt"):
+            tokenizer = library().Tokenizer.from_str(state.decode())
+        if max(tokenizer.get_vocab().values(), default=-1) != self.vocab_size - 1:
+            raise ValueError(f"not what was learnt: its tokens are not numbered up to {self.vocab_size - 1}")
+        self._set(tokenizer)
 
     @cached_property
     def token_bytes(self) -> np.ndarray:
@@ -88,7 +93,9 @@ def encoded(tokenizer: Any, texts: Iterable[str], vocab_size: int) -> Iterator[t
     """Each text with its tokens, in the smallest type that holds the vocabulary."""
     waiting = iter(texts)
     while batch := list(islice(waiting, PIECES)):
-        for text, one in zip(batch, tokenizer.encode_batch_fast(batch, add_special_tokens=False), strict=True):
+        with one_line("the tokenizer cannot read this text"):
+            tokens = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+        for text, one in zip(batch, tokens, strict=True):
             yield text, np.array(one.ids, np.min_scalar_type(vocab_size - 1))
 
 
@@ -97,8 +104,21 @@ def joined(parts: Iterable[tuple[str, np.ndarray]], vocab_size: int) -> np.ndarr
 
 
 def decoded(tokenizer: Any, tokens: Sequence[int] | np.ndarray) -> str:
-    text: str = tokenizer.decode(np.asarray(tokens).tolist(), skip_special_tokens=False)
+    with one_line("the tokenizer cannot spell these tokens"):
+        text: str = tokenizer.decode(np.asarray(tokens).tolist(), skip_special_tokens=False)
     return text
+
+
+@contextmanager
+def one_line(what: str) -> Iterator[None]:
+    """Whatever the package says of a file by others: it raises nothing more special, and where it panics not even that."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{what} ({said[:200]})") from error
 
 
 def library() -> Any:
