@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import typing
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -332,6 +333,82 @@ def test_foreign_content_is_not_taken_for_tokens(own_cache: Path, header: bytes)
     assert cache.load("name") is None
 
 
+ENTRY = {"dtype": "|u1", "offset": cache.HEADER, "length": 9, "crc32": zlib.crc32(bytes(9))}
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"dtype": "|O"},
+        {"dtype": "|O", "length": 0, "crc32": 0},
+        {"dtype": "|V9"},
+        {"dtype": ["|u1"]},
+        {"dtype": {"names": ["a"], "formats": ["|O"]}},
+        {"length": -9},
+        {"length": 2**62},
+        {"length": 10**30},
+        {"length": 9.0},
+        {"length": "9"},
+        {"offset": 10**30},
+        {"offset": -1},
+        {"offset": 0},
+        {"crc32": None},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_cache_that_lies_is_a_miss(own_cache: Path, lie: dict[str, Any]) -> None:
+    own_cache.mkdir()
+    for entry, found in ((ENTRY, True), ({**ENTRY, **lie}, False)):
+        header = json.dumps({"facts": {}, "arrays": {"train": entry}}).encode()
+        (own_cache / "name").write_bytes(header.ljust(cache.HEADER) + bytes(100))
+        assert (cache.load("name") is not None) == found
+
+
+def test_only_plain_files_of_the_cache_itself_are_read(own_cache: Path, tmp_path: Path) -> None:
+    header = json.dumps({"facts": {}, "arrays": {"train": ENTRY}}).encode().ljust(cache.HEADER) + bytes(100)
+    own_cache.mkdir()
+    for place in (tmp_path / "away", own_cache / "name"):
+        place.write_bytes(header)
+    (own_cache / "link").symlink_to(tmp_path / "away")
+    (own_cache / "loop").symlink_to(own_cache / "loop")
+    (own_cache / "folder").mkdir()
+    (own_cache / "nested").write_bytes(b"[" * cache.HEADER)
+    os.mkfifo(own_cache / "pipe")
+    assert cache.load("name") is not None
+    for name in ("link", "loop", "folder", "nested", "pipe", "../away", str(tmp_path / "away"), ""):
+        assert cache.load(name) is None, name
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda arrays, facts: arrays.pop("train"),
+        lambda arrays, facts: arrays.pop("tokenizer"),
+        lambda arrays, facts: facts.pop("spelt"),
+        lambda arrays, facts: arrays.update(tokenizer=np.frombuffer(b"{", np.uint8)),
+        lambda arrays, facts: arrays.update(tokenizer=np.frombuffer(b"\xff", np.uint8)),
+        lambda arrays, facts: arrays.update(validation=np.array([270], np.uint16)),
+    ],
+    ids=["no text", "no tokenizer", "no facts", "tokenizer cut", "tokenizer not text", "tokens beyond the vocabulary"],
+)
+def test_what_no_run_has_stored_is_made_again(lie: Callable[..., Any], file: Path, own_cache: Path) -> None:
+    def made() -> Text:
+        return Text(tokenizer=BPE(vocab_size=270), path=str(file))
+
+    good = made()
+    good.check(seq_len=16)
+    (kept,) = own_cache.iterdir()
+    arrays, facts = cache.load(kept.name) or ({}, {})
+    arrays = {label: np.array(array) for label, array in arrays.items()}
+    lie(arrays, facts)
+    cache.store(kept.name, arrays, facts)
+    again = made()
+    again.check(seq_len=16)
+    assert again.sha256 == good.sha256
+    np.testing.assert_array_equal(again.validation.parts[0], good.validation.parts[0])
+
+
 def test_an_unwritable_cache_only_costs_time(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "occupied").write_text("")
     monkeypatch.setenv("ARCHLAB_CACHE", str(tmp_path / "occupied" / "cache"))
@@ -453,6 +530,20 @@ def test_a_missing_path_is_refused_at_once(tmp_path: Path) -> None:
         words(Path("/dev/null"))
 
 
+def test_what_is_no_plain_file_is_neither_read_nor_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "loop.txt").symlink_to(tmp_path / "loop.txt")
+    (tmp_path / "zeros.txt").symlink_to("/dev/zero")
+    (tmp_path / "up").symlink_to(tmp_path)
+    for name, message in (("pipe.txt", "neither a file"), ("zeros.txt", "neither a file"), ("loop.txt", "no such file")):
+        with pytest.raises((ValueError, FileNotFoundError), match=rf"data\.path=.*{name}: .*{message}"):
+            words(tmp_path / name)
+    with pytest.raises(ValueError, match=r"no text in this folder"):
+        words(tmp_path).check(seq_len=16)
+    (tmp_path / "plain.txt").write_text(WORDS)
+    assert [name for name, _ in words(tmp_path).files] == ["plain.txt"]
+
+
 def test_a_folder_without_text_says_what_it_holds(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no text in this folder, but no files"):
         words(tmp_path).check(seq_len=16)
@@ -552,6 +643,10 @@ def test_shards_with_their_tokenizer_tell_bytes(tmp_path: Path) -> None:
         (lambda p: p.write_bytes(b"abc"), "has 3 bytes, not a whole number of uint16 tokens"),
         (lambda p: p.write_bytes(b""), "has 0 bytes, not a whole number"),
         (lambda p: p.mkdir(), "is not a file; a pattern must match token files alone"),
+        (os.mkfifo, "is not a file; a pattern must match token files alone"),
+        (lambda p: p.symlink_to("/dev/zero"), "is not a file; a pattern must match token files alone"),
+        (lambda p: llmc(p, np.zeros(50, "<u2"), n=-1), "is truncated or damaged: its header says -1 tokens"),
+        (lambda p: llmc(p, np.zeros(50, "<u2"), n=2**31 - 1), "is truncated or damaged: its header says 2147483647 tokens"),
     ],
 )
 def test_damaged_shards_are_refused_by_name(tmp_path: Path, write: Callable[[Path], Any], message: str) -> None:
@@ -570,6 +665,10 @@ def test_tokens_outside_the_vocabulary_are_refused(tmp_path: Path) -> None:
         shards(tmp_path, vocab_size=99).check(seq_len=8)
     with pytest.raises(ValueError, match=r"is outside data\.vocab_size=50"):
         shards(tmp_path, vocab_size=50).batch(seed=0, step=0, batch_size=99, seq_len=8)
+    nanogpt(tmp_path / "train.bin", np.arange(50))
+    nanogpt(tmp_path / "val.bin", np.arange(100))
+    with pytest.raises(ValueError, match=r"val\.bin: token 99 is outside data\.vocab_size=50"):
+        list(shards(tmp_path, vocab_size=50).evaluation(n_batches=1, batch_size=99, seq_len=8))
 
 
 def test_shards_that_are_missing_or_short_are_told(tmp_path: Path) -> None:
@@ -681,6 +780,22 @@ def test_a_name_without_network_and_a_broken_file_end_in_one_line(tmp_path: Path
     assert lines[0].endswith("(a name needs the network; for local files: data.files=[PATH,...])")
     assert lines[1].startswith(f"data.files={broken}: ")
     assert done.stderr == ""
+
+
+def test_no_program_of_a_data_set_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "owner" / "name"
+    place.mkdir(parents=True)
+    (place / "name.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'sprung')!r})\n")
+    (tmp_path / "train.pkl").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))  # what the library's reader pandas takes
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"data\.name=owner/name: .*it is a program, which is not run; take its copy in parquet"
+    ):
+        HuggingFace(tokenizer=Bytes(), name="owner/name").check(seq_len=8)
+    for name in ("pandas", "csv", str(place), "owner/name/name.py", "", "hf://datasets/owner/name"):
+        with pytest.raises(ValueError, match=r"data\.name=.*: OWNER/NAME on the hub is expected; for local files: data\.files"):
+            HuggingFace(tokenizer=Bytes(), name=name).check(seq_len=8)
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_bad_requests_are_refused_at_once(tmp_path: Path, rows: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from runs.data import Batch, Docstrings, cache
 from runs.data.contract import IGNORED, Data
 from runs.data.corpus import held_out
-from runs.data.docstrings import pairs
+from runs.data.docstrings import LONGEST, pairs
 from runs.tokenizer import BPE, Bytes
 
 ROOT = Path(__file__).parent.parent
@@ -112,6 +112,27 @@ def test_what_is_no_python_of_today_has_no_pairs() -> None:
         found = list(pairs(text))
         assert found == ([("def f()", "half ? character")] if "half" in text else [])
     assert list(pairs('def f(): "An \\escape."\n')) == [("def f()", "An \\escape.")]  # and no warning
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = " + "-" * 100_000 + "1",
+        "x = " + "(" * 100_000,
+        "x = " + "+".join("1" * 100_000),
+        "x = a" + ".b" * 100_000,
+        "if a: pass\n" + "elif a: pass\n" * 20_000,
+        "def f(x=" + "+".join("1" * 900) + "): 'Deep.'\n",
+        "def f(x) -> " + "-" * 900 + "1: 'Deep.'\n",
+        "def f(x=0x" + "f" * 9_000 + "): 'Long.'\n",
+        "def f(): 'Long.'\n" + "#" * LONGEST,
+    ],
+    ids=["minus", "brackets", "sum", "dots", "elif", "default", "result", "number", "long"],
+)
+def test_what_python_cannot_follow_has_no_pairs(text: str) -> None:
+    assert list(pairs(text)) == []
+    if len(text) < LONGEST and text.startswith("def"):  # what cannot be written is left out alone
+        assert list(pairs(text + "def g(): 'Plain.'\n")) == [("def g()", "Plain.")]
 
 
 def test_each_pair_is_there_once_and_held_out_with_its_file(library: Path) -> None:

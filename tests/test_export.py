@@ -281,6 +281,42 @@ def test_nothing_is_overwritten(trained: Trained) -> None:
     assert (run / "config.json").read_text() == before
 
 
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"]
+)
+@pytest.mark.parametrize("there", ["file", "link", "link to nothing"])
+def test_no_file_is_overwritten_and_no_link_written_through(name: str, there: str, tmp_path: Path) -> None:
+    place, mine = tmp_path / "away", tmp_path / "mine"
+    place.mkdir()
+    if there == "file":
+        (place / name).write_text("mine")
+    else:
+        (place / name).symlink_to(mine)
+    if there == "link":
+        mine.write_text("mine")
+    with pytest.raises(ConfigError, match=f"holds {name} already; choose another folder"):
+        write(untrained("model=llama2_7b"), place)
+    assert [file.name for file in place.iterdir()] == [name]
+    assert not mine.exists() if there == "link to nothing" else (place / name).read_text() == "mine"
+
+
+def test_a_file_is_no_place_for_a_model(tmp_path: Path) -> None:
+    (tmp_path / "away").write_text("mine")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    for name in ("away", "nowhere"):
+        with pytest.raises(ConfigError, match=f"{name} is there already and no folder; choose another place"):
+            write(untrained("model=llama2_7b"), tmp_path / name)
+    assert (tmp_path / "away").read_text() == "mine" and not (tmp_path / "gone").exists()
+
+
+def test_a_run_may_keep_its_export_in_its_folder(trained: Trained) -> None:
+    run = trained("model=llama2_7b")
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    export(run=str(run), to=str(run / "checkpoint" / "away"))
+    assert {file: file.read_bytes() for file in before} == before
+    assert (run / "checkpoint" / "away" / "model.safetensors").is_file()
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_is_what_the_command_does(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([flag]) == 0

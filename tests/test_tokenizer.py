@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -421,6 +422,68 @@ def test_bits_per_byte_are_told_only_where_the_text_comes_back(
         data = Text(tokenizer=saved(tmp_path, made.to_str()), path=str(tmp_path / "text.txt"))
         assert len(data.train) > 100
         assert (data.token_bytes is None) == ("[MASK]" in made.get_vocab())
+
+
+def form(**changes: Any) -> bytes:
+    """A tokenizer.json of three words, changed."""
+    made = json.loads(tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1, "c": 2}, unk_token="c")).to_str())
+    return json.dumps({**made, **changes}).encode()
+
+
+def words_of(**vocab: Any) -> dict[str, Any]:
+    return {"type": "WordLevel", "vocab": vocab, "unk_token": "a"}
+
+
+HOSTILE = {
+    "empty": (b"", "EOF"),
+    "a list": (b"[]", "invalid type"),
+    "cut": (form()[:90], "EOF"),
+    "not text": (b"\xff\xfe", "codec"),
+    "nested": (form(decoder=0).replace(b'"decoder": 0', b'"decoder": ' + b"[" * 100_000), "recursion limit"),
+    "no vocabulary": (form(model=words_of()), "its vocabulary is empty"),
+    "a vocabulary of words": (form(model=words_of(a="b")), "not a tokenizer.json"),
+    "a negative number": (form(model=words_of(a=-1)), "not a tokenizer.json"),
+    "a number of 33 bits": (form(model=words_of(a=2**32)), "not a tokenizer.json"),
+    "the largest number": (
+        form(model=words_of(a=0, b=2**32 - 1)),
+        "its token 'b' has the number 4,294,967,295, but there are only 2 tokens",
+    ),
+    "a panic": (form(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}), "not a tokenizer.json"),
+    "no such normaliser": (form(normalizer={"type": "os.system"}), "not a tokenizer.json"),
+    "no such pattern": (
+        form(pre_tokenizer={"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated"}),
+        "not a token",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    content, message = HOSTILE[name]
+    with pytest.raises(ValueError, match=rf"tokenizer\.path=.*: .*{message}") as caught:
+        saved(tmp_path, content)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_what_is_no_plain_file_or_endless_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("pipe", "zeros", "loop", "."):
+        with pytest.raises(FileNotFoundError, match=r"tokenizer\.path=.*: there is no such file"):
+            File(path=str(tmp_path / name))
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", 2**40)
+    with pytest.raises(ValueError, match=r"tokenizer\.path=.*: has 1,099,511,627,776 bytes; at most"):
+        File(path=str(tmp_path / "large"))
+
+
+def test_a_text_that_a_file_cannot_read_is_told_in_one_line(tmp_path: Path) -> None:
+    tokenizer = saved(tmp_path, form(model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "gone"}))
+    for use in (tokenizer.encode, tokenizer.encode_with_specials, tokenizer.is_lossless):
+        with pytest.raises(ValueError, match=r"the tokenizer cannot read this text \(.*UNK") as caught:
+            use("strange")
+        assert "\n" not in str(caught.value)
 
 
 def test_what_is_no_tokenizer_is_refused_in_one_line(tmp_path: Path) -> None:

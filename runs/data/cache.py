@@ -13,6 +13,7 @@ import numpy as np
 
 HEADER = 4096  # bytes before the first array: one line of JSON, padded, so that every array starts aligned
 ALIGN = 64
+DTYPES = ("|u1", "<u2", "<u4", "<i8")  # of what is stored: tokens, and where texts end
 
 
 def folder() -> Path | None:
@@ -58,20 +59,28 @@ def store(name: str, arrays: dict[str, np.ndarray], facts: dict[str, str]) -> No
 def load(name: str) -> tuple[dict[str, np.ndarray], dict[str, str]] | None:
     """What was stored, mapped from disk; None if it is not there or not as it was written."""
     where = folder()
-    if where is None:
+    if where is None or not name.isalnum():
         return None
     path = where / name
     try:
+        if path.is_symlink() or not path.is_file():  # a pipe would never end
+            return None
         with open(path, "rb") as file:
             header = json.loads(file.read(HEADER))
-        arrays = {}
-        for label, entry in header["arrays"].items():
-            array: np.ndarray = np.zeros(0, dtype=entry["dtype"])
-            if entry["length"]:  # an empty array cannot be mapped
-                array = np.memmap(path, mode="r", dtype=entry["dtype"], offset=entry["offset"], shape=(entry["length"],))
-            if zlib.crc32(array.data) != entry["crc32"]:
-                return None
-            arrays[label] = array
-        return arrays, header["facts"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        arrays = {label: _mapped(path, **entry) for label, entry in header["arrays"].items()}
+        facts = {str(key): value for key, value in header["facts"].items() if isinstance(value, str)}
+        return arrays, facts
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def _mapped(path: Path, *, dtype: str, offset: int, length: int, crc32: int) -> np.ndarray:
+    """Raises ValueError: no whole numbers, not all of them there, or not those that were stored."""
+    if dtype not in DTYPES or offset < HEADER or length < 0:
+        raise ValueError
+    array: np.ndarray = np.zeros(0, dtype=dtype)
+    if length:  # an empty array cannot be mapped
+        array = np.memmap(path, mode="r", dtype=dtype, offset=offset, shape=(length,))
+    if zlib.crc32(array.data) != crc32:
+        raise ValueError
+    return array

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..tokenizer.contract import Tokenizer
 from . import cache
+from .kept import STATE, Stored, take_over
 from .stream import StreamData, TokenStream
 
 FORMAT = "tokens 2"  # part of every cache key: change it with anything that decides what is stored
@@ -66,18 +67,17 @@ class Corpus(StreamData):
         return TokenStream([self._tokens[0]["validation"]])
 
     @cached_property
-    def _tokens(self) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    def _tokens(self) -> Stored:
         name = cache.key(FORMAT, type(self).__name__, self.fingerprint(), self.tokenizer.settings)
-        cached = cache.load(name)
-        if cached is not None:
-            self.tokenizer.restore(cached[0]["tokenizer"].tobytes())
-            return cached
+        kept = take_over(name, self.tokenizer, tokens=("train", "validation"))
+        if kept is not None:
+            return kept
         train, validation = split(list(self.documents()))
         if not train:
             raise ValueError(f"{self.origin}: there is no text; give one that is not empty")
         self.tokenizer.fit([train])
         state = np.frombuffer(self.tokenizer.state(), dtype=np.uint8)
-        arrays = {"train": self.tokenizer.encode(train), "validation": self.tokenizer.encode(validation), "tokenizer": state}
+        arrays = {"train": self.tokenizer.encode(train), "validation": self.tokenizer.encode(validation), STATE: state}
         # 0xff never occurs in UTF-8, so the digest depends on where the text was split
         facts = {
             "sha256": hashlib.sha256(train.encode() + b"\xff" + validation.encode()).hexdigest(),

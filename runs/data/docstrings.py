@@ -19,6 +19,7 @@ from .draws import generator
 from .library_task import LibraryTask
 
 ROLES = ("bos", "eos", "pad")  # begin and end of a target, and what fills a row
+LONGEST = 2**22  # characters of a file; longer ones are no hand's work, and their trees take a hundred times the memory
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -39,6 +40,7 @@ class Docstrings(LibraryTask):
     """
 
     chance: float | None = None
+    parts = tuple(f"{part} {side}" for part in ("train", "validation") for side in ("source", "target"))
 
     def __init__(self, *, tokenizer: Tokenizer, roots: Sequence[str] = ()) -> None:
         super().__init__(tokenizer=tokenizer, roots=roots)
@@ -62,9 +64,7 @@ class Docstrings(LibraryTask):
         return sizes if sizes is None else sizes.index_fill(0, torch.tensor(list(self.specials.values())), 0)
 
     def texts(self) -> dict[str, list[str]]:
-        lists: dict[str, list[str]] = {
-            f"{part} {side}": [] for part in ("train", "validation") for side in ("source", "target")
-        }
+        lists: dict[str, list[str]] = {part: [] for part in self.parts}
         seen = set()
         for name, text in self.library.documents():
             part = "validation" if held_out(name) else "train"
@@ -126,17 +126,20 @@ def padded(rows: Sequence[np.ndarray], *, most: int, fill: int) -> Tensor:
 
 
 def pairs(text: str) -> Iterator[tuple[str, str]]:
-    """(signature, first paragraph of the docstring) of every function in a file that has one, in the file's order."""
+    """(signature, first paragraph of the docstring) of every function in a file that has one, in the file's order.
+
+    Left out: files and signatures that Python cannot read, or that nest deeper than it can follow.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about escapes in other people's strings
-            tree = ast.parse(text)
-    except (SyntaxError, ValueError):  # of another Python; a null byte
+            tree = ast.parse(text if len(text) <= LONGEST else "")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # of another Python; a null byte; nested: either of the two
         return
     for function in functions(tree):
         paragraph = re.split(r"\n\s*\n", (ast.get_docstring(function) or "").strip())[0]
-        if paragraph:
-            yield signature(function), one_line(paragraph)
+        if paragraph and (written := signature(function)) is not None:
+            yield written, one_line(paragraph)
 
 
 def functions(tree: ast.Module) -> Iterator[Function]:
@@ -152,10 +155,14 @@ def functions(tree: ast.Module) -> Iterator[Function]:
         waiting += reversed(inside)
 
 
-def signature(function: Function) -> str:
+def signature(function: Function) -> str | None:
+    """None: nested too deep, or with a number of thousands of digits."""
     start = "async def" if isinstance(function, ast.AsyncFunctionDef) else "def"
-    end = "" if function.returns is None else f" -> {ast.unparse(function.returns)}"
-    return one_line(f"{start} {function.name}({ast.unparse(function.args)}){end}")
+    try:
+        end = "" if function.returns is None else f" -> {ast.unparse(function.returns)}"
+        return one_line(f"{start} {function.name}({ast.unparse(function.args)}){end}")
+    except (RecursionError, ValueError):
+        return None
 
 
 def one_line(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from .corpus import Corpus, Document
 from .files import stamp
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow", ".txt": "text"}
+ON_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+")  # a bare name may be one of the library's own readers, of which one unpickles
+SCRIPT = "Dataset scripts"  # how the library begins to say that a data set is a program
+LONGEST_LINE = 300  # characters of what it says
 
 
 class HuggingFace(Corpus):
@@ -19,6 +23,7 @@ class HuggingFace(Corpus):
 
     A document is held out or not by a hash of its text, so that no text is in both parts even where it occurs twice.
     What was read is cached and not fetched again; the text behind a name on the hub may change: revision pins it.
+    No program of a data set is ever run, and nothing unpickled.
 
     Args:   name: on the hub, as in roneneldan/TinyStories; None: read ``files``. config: of the data set, where it has several.
             split: of the data set, the source of both parts. revision: commit or tag on the hub.
@@ -44,6 +49,8 @@ class HuggingFace(Corpus):
         super().__init__(tokenizer=tokenizer)
         if (name is None) == (not files):
             raise ValueError("data=hf needs either data.name=OWNER/NAME or data.files=[PATH,...], and not both")
+        if name is not None and not ON_THE_HUB.fullmatch(name):
+            raise ValueError(f"data.name={name}: OWNER/NAME on the hub is expected; for local files: data.files=[PATH,...]")
         self.paths = [Path(file).expanduser().absolute() for file in files]
         for path in self.paths:
             if not path.is_file():
@@ -100,6 +107,10 @@ class HuggingFace(Corpus):
             raise self._one_line(error) from error
 
     def _one_line(self, error: Exception) -> ValueError:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        hint = " (a name needs the network; for local files: data.files=[PATH,...])" if self.name else ""
-        return ValueError(f"{self.origin}: {lines[0]}{hint}")
+        empty = "there are no rows" if isinstance(error, StopIteration) else type(error).__name__
+        said = (str(error).strip().splitlines() or [empty])[0][:LONGEST_LINE]
+        if said.startswith(SCRIPT):
+            hint = " (it is a program, which is not run; take its copy in parquet, or its files: data.files=[PATH,...])"
+        else:
+            hint = " (a name needs the network; for local files: data.files=[PATH,...])" if self.name else ""
+        return ValueError(f"{self.origin}: {said}{hint}")

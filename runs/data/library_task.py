@@ -14,13 +14,16 @@ from torch import Tensor
 
 from ..tokenizer.contract import Tokenizer
 from . import cache
+from .kept import STATE, Stored, take_over
 from .python_source import PythonSource
 
 FORMAT = "library task 1"  # part of every cache key: change it with anything that decides what is stored
 
 
 class LibraryTask(ABC):
-    """Lists of texts under names; a subclass says which texts, and arranges their tokens in rows."""
+    """Lists of texts under names, which are parts; a subclass says which texts, and arranges their tokens in rows."""
+
+    parts: Sequence[str]
 
     def __init__(self, *, tokenizer: Tokenizer, roots: Sequence[str]) -> None:
         self.tokenizer = tokenizer
@@ -33,7 +36,7 @@ class LibraryTask(ABC):
 
     @abstractmethod
     def texts(self) -> dict[str, list[str]]:
-        """The texts, in an order that is the same everywhere. The tokenizer is trained on the lists called train..."""
+        """Those of each part, in an order that is the same everywhere. The tokenizer is trained on the parts called train..."""
 
     @property
     def vocab_size(self) -> int:
@@ -55,21 +58,19 @@ class LibraryTask(ABC):
     def rows(self) -> dict[str, list[np.ndarray]]:
         """The tokens of every text."""
         arrays = self._cached[0]
-        names = [name for name in arrays if f"{name} ends" in arrays]
-        return {name: np.split(arrays[name], arrays[f"{name} ends"])[:-1] for name in names}
+        return {part: np.split(arrays[part], arrays[f"{part} ends"])[:-1] for part in self.parts}
 
     @cached_property
-    def _cached(self) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    def _cached(self) -> Stored:
         parts = (type(self).__name__, self.settings, self.library.fingerprint(), self.tokenizer.settings)
         name = cache.key(FORMAT, *parts)
-        cached = cache.load(name)
-        if cached is not None:
-            self.tokenizer.restore(cached[0]["tokenizer"].tobytes())
-            return cached
+        kept = take_over(name, self.tokenizer, tokens=self.parts, ends=[f"{part} ends" for part in self.parts])
+        if kept is not None:
+            return kept
         texts = self.texts()
         self.tokenizer.fit(text for part, some in texts.items() if part.startswith("train") for text in some)
         lossless = True
-        arrays = {"tokenizer": np.frombuffer(self.tokenizer.state(), dtype=np.uint8)}
+        arrays = {STATE: np.frombuffer(self.tokenizer.state(), dtype=np.uint8)}
         for part, some in texts.items():
             encoded = [self.tokenizer.encode(text) for text in some]
             arrays[part] = np.concatenate([self.tokenizer.encode(""), *encoded])

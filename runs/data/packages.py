@@ -33,6 +33,8 @@ class Packages(LibraryTask):
     Raises: ValueError: fewer than 2 classes or more than there are packages of 5 files; a package is shorter than a row.
     """
 
+    parts = ("train", "validation")
+
     def __init__(self, *, tokenizer: Tokenizer, n_classes: int = 8, roots: Sequence[str] = ()) -> None:
         super().__init__(tokenizer=tokenizer, roots=roots)
         if n_classes < 2:

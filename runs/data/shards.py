@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -92,6 +93,11 @@ class Shards(StreamData):
         # an index outside the embedding would end a GPU run with a message that names nothing
         self._check_range(max(int(batch.tokens.max()), int(batch.targets.max())), self.shards["train"][0].path)
         return batch
+
+    def evaluation(self, *, n_batches: int, batch_size: int, seq_len: int) -> Iterator[Batch]:
+        for batch in super().evaluation(n_batches=n_batches, batch_size=batch_size, seq_len=seq_len):
+            self._check_range(max(int(batch.tokens.max()), int(batch.targets.max())), self.shards["val"][0].path)
+            yield batch
 
     def _check_range(self, token: int, path: Path) -> None:
         if token >= self.vocab_size:

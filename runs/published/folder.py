@@ -102,6 +102,8 @@ def save(folder: Path, ours: Mapping[str, Tensor], config: dict[str, Any]) -> No
     Args:   ours: weights under our names. config: that of the family, as read_config gives it.
     Raises: ConfigError: a folder that holds any of its files already.  ValueError: names that do not fit the family.
     """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ConfigError(f"{folder} is there already and no folder; choose another place")
     written = (WHOLE, SHARDS, CONFIG, TOKENIZER, TOKENIZER_CONFIG)
     if there := [name for name in written if os.path.lexists(folder / name)]:  # a link would be written through
         raise ConfigError(f"{folder} holds {there[0]} already; choose another folder")

@@ -104,10 +104,10 @@ class File:
             raise ValueError(
                 f"its token {last[:40]!r} has the number {vocab[last]:,}, but there are only {len(vocab):,} tokens"
             )
-        self.vocab_size = vocab[last] + 1  # numbers that no token has included
         with one_line("not a tokenizer.json that can read a text"):
             first = "".join(tokenizer.encode("a", add_special_tokens=False).tokens)
         self._puts_a_space = first.startswith(SPACES)
+        self.vocab_size = vocab[last] + 1  # numbers that no token has included
         self._content, self._tokenizer, self._vocab = state, tokenizer, vocab
         self._added: dict[int, Any] = tokenizer.get_added_tokens_decoder()
         for cached in ("token_bytes", "specials"):
