@@ -23,6 +23,8 @@ from ..objective import Task
 from ..training import measure
 from ..training.device import pick_device
 from ..training.fit import Progress, fit
+from ..training.optim import Optimiser
+from ..training.schedule import Schedule
 from . import checkpoint, record
 from .record import RecordError
 from .run import Run
@@ -67,7 +69,7 @@ def train(run: Run, watch: Watch, peak_known: Peak | None) -> dict[str, Any]:
     task = build_task(run, data)
     start_from = begin(task, run)
     task.to(device)
-    optimiser = build(run.optim, "optim", model=task)
+    optimiser = build(run.optim, "optim", Optimiser, model=task)
     peak, source = peak_known or measure.peak_flops(device, run.machine.precision)
     facts = {
         "data_sha256": data.sha256,
@@ -100,7 +102,7 @@ def train(run: Run, watch: Watch, peak_known: Peak | None) -> dict[str, Any]:
         task=task,
         data=data,
         optimiser=optimiser,
-        schedule=build(run.schedule, "schedule"),
+        schedule=build(run.schedule, "schedule", Schedule),
         settings=settings,
         recorder=Recorder(),
         device=device,
