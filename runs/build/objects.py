@@ -46,17 +46,17 @@ def check(node: Any, path: str, contract: type, given: Sequence[str] = ()) -> No
             f"{path}._target_={node['_target_']}: a {contract.__name__} is expected; this is no class that inherits "
             f"{contract.__module__}.{contract.__name__}, and no function that declares to return one"
         )
-    parameters(target, path)
-    annotated = hints(target)
+    accepted, annotated = parameters(target, path), hints(target)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
     slots = {key: slot for key in node if key not in given and (slot := slot_of(annotated.get(key)))}
     plain = {key: value for key, value in node.items() if key != "_target_" and key not in slots}
-    check_arguments(target, plain, path, (*given, *slots))
     for key, value in plain.items():
-        if _holds_target(value):
+        if _holds_target(value) and (key in accepted or open_ended):
             raise ConfigError(
                 f"{path}.{key}: nothing is built here; to take a part, {target.__module__}.{target.__name__} has to annotate "
-                f"{key} with the contract that it keeps, such as Norm"
+                f"{key} with the part's contract, such as arch.Norm"
             )
+    check_arguments(target, plain, path, (*given, *slots))
     for key, slot in slots.items():
         _check_part(node[key], f"{path}.{key}", slot)
 
