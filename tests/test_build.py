@@ -374,6 +374,11 @@ def test_a_yaml_that_names_no_block_is_refused_before_training(victim: Path, mon
     assert victim.read_text() == "mine" and len(list(victim.parent.iterdir())) == 2
 
 
+def test_a_class_may_be_named_in_a_word() -> None:
+    layer = config(*SMALL, "ffn._target_=arch.GLU").model["layers"][0]
+    assert layer["ffn"]["_target_"] == "arch.GLU"
+
+
 @pytest.mark.parametrize("place", ["data", "ffn"])
 def test_a_strangers_run_is_refused_by_the_command_that_opens_it(place: str, victim: Path) -> None:
     content = json.loads(json.dumps(config(*SMALL).to_json()))  # its layers are one object
