@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import json
 import os
 import pkgutil
 import re
@@ -48,6 +47,7 @@ from runs.build.targets import hints
 from runs.compose.explain import CONF
 from runs.data import Data
 from runs.job import record
+from runs.job.execute import execute
 from runs.objective import Objective
 from runs.tokenizer import Tokenizer
 from runs.training import optim, schedule
@@ -381,14 +381,13 @@ def test_a_class_may_be_named_in_a_word() -> None:
 
 @pytest.mark.parametrize("place", ["data", "ffn"])
 def test_a_strangers_run_is_refused_by_the_command_that_opens_it(place: str, victim: Path) -> None:
-    content = json.loads(json.dumps(config(*SMALL).to_json()))  # its layers are one object
+    run = config(*SMALL, "train.eval_batches=1", f"out={victim.parent / 'out'}")
+    assert execute(run, peak=(1.0, "given"))["status"] == "done"
+    content = record.read_json(run.folder / record.CONFIG)
     (content if place == "data" else content["model"]["layers"][-1])[place] = weapons(victim)[0]
-    folder = victim.parent / "stranger"
-    (folder / "checkpoint").mkdir(parents=True)
-    (folder / "checkpoint" / "state.safetensors").touch()
-    record.write_json(folder / record.CONFIG, content)
+    record.write_json(run.folder / record.CONFIG, content)
     done = subprocess.run(
-        [sys.executable, "-m", "runs.sample", f"run={folder}", "prompt=x"],
+        [sys.executable, "-m", "runs.sample", f"run={run.folder}", "prompt=x"],
         cwd=CONF.parent,
         env=os.environ | {"ARCHLAB_CACHE": str(victim.parent)},
         capture_output=True,
@@ -397,4 +396,4 @@ def test_a_strangers_run_is_refused_by_the_command_that_opens_it(place: str, vic
     )
     assert done.returncode == 2, done.stderr
     assert re.fullmatch(r"error: [\w.]+_target_=runs.data.cache.store: a \w+ is expected.*\n", done.stderr), done.stderr
-    assert victim.read_text() == "mine" and sorted(victim.parent.iterdir()) == [folder, victim]
+    assert victim.read_text() == "mine" and sorted(victim.parent.iterdir()) == [victim.parent / "out", victim]
