@@ -30,7 +30,7 @@ from .run import Run
 
 def load_data(run: Run) -> Data:
     """The run's data as its objective lays it out, checked against its sequence length."""
-    objective: Objective = build(run.objective, "objective", Objective)
+    objective = build(run.objective, "objective", Objective)
     data = _data(json.dumps(run.data, sort_keys=True), run.run)
     return objective.data(data, seq_len=run.settings.seq_len)
 
@@ -40,7 +40,7 @@ def _data(node: str, run: str | None) -> Data:
     found: dict[str, Any] = json.loads(node)
     learnt = tokenizer_of(Path(run)) if run is not None and found.get("tokenizer") is not None else None
     if learnt is None or not learnt.state():
-        data: Data = build(found, "data", Data)
+        data = build(found, "data", Data)
     else:  # the tokens of the run that this one starts from, not others of the new text
         data = build({key: value for key, value in found.items() if key != "tokenizer"}, "data", Data, tokenizer=Frozen(learnt))
     return data
@@ -48,7 +48,7 @@ def _data(node: str, run: str | None) -> Data:
 
 def build_task(run: Run, data: Data) -> Task:
     """The model and its heads, with weights drawn from the run's seed."""
-    objective: Objective = build(run.objective, "objective", Objective)
+    objective = build(run.objective, "objective", Objective)
     model = build_model(run.model, vocab_size=vocab_size(run, data), seed=run.seed)
     task = objective.task(model, data)
     if next(model.parameters()).device.type != "meta":
@@ -193,5 +193,5 @@ def refuse_other_start(folder: Path, start: Start | None) -> None:
 
 
 def _finetune(run: Run) -> Finetune:
-    finetune: Finetune = build(run.finetune, "finetune", Finetune)
+    finetune = build(run.finetune, "finetune", Finetune)
     return finetune
