@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -14,13 +14,14 @@ from torch import Tensor
 
 from ..tokenizer.contract import Tokenizer
 from . import cache
+from .contract import Data
 from .kept import STATE, Stored, take_over
 from .python_source import PythonSource
 
 FORMAT = "library task 1"  # part of every cache key: change it with anything that decides what is stored
 
 
-class LibraryTask(ABC):
+class LibraryTask(Data):
     """Lists of texts under names, which are parts; a subclass says which texts, and arranges their tokens in rows."""
 
     parts: Sequence[str]

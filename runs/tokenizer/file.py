@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .contract import Tokenizer
 from .library import PIECE, decoded, encoded, joined, library, one_line, pieces
 
 LARGEST = 2**28  # bytes; the largest vocabularies that there are take a tenth of it
@@ -29,7 +30,7 @@ NAMES = {  # of special tokens, the likeliest first
 }
 
 
-class File:
+class File(Tokenizer):
     """Any tokenizer.json (Hugging Face), as it is: added tokens are recognised where they occur in the text, none is put in.
 
     Not every file is lossless on every text (many lower the case, compose accents or drop spaces), and bits per byte are
@@ -54,6 +55,10 @@ class File:
             self.restore(file.read_bytes())
         except ValueError as error:
             raise ValueError(f"tokenizer.path={path}: {error}") from error
+
+    @property
+    def vocab_size(self) -> int:
+        return self._vocab_size
 
     @property
     def settings(self) -> str:
@@ -107,7 +112,7 @@ class File:
         with one_line("not a tokenizer.json that can read a text"):
             first = "".join(tokenizer.encode("a", add_special_tokens=False).tokens)
         self._puts_a_space = first.startswith(SPACES)
-        self.vocab_size = vocab[last] + 1  # numbers that no token has included
+        self._vocab_size = vocab[last] + 1  # numbers that no token has included
         self._content, self._tokenizer, self._vocab = state, tokenizer, vocab
         self._added: dict[int, Any] = tokenizer.get_added_tokens_decoder()
         for cached in ("token_bytes", "specials"):
