@@ -299,7 +299,7 @@ def test_what_contradicts_the_start_is_told(words: list[str], message: str, base
     [
         (["finetune=lora"], "finetune=lora adapts weights that are there: say which"),
         (["run=/nowhere"], "run=/nowhere: there is no run"),
-        (["weights=/nowhere"], "weights=/nowhere: no config.json there"),
+        (["weights=/nowhere"], "weights=/nowhere: no such folder"),
     ],
 )
 def test_a_start_that_is_not_there_is_told(words: list[str], message: str) -> None:

@@ -174,7 +174,7 @@ def test_words_become_typed_arguments() -> None:
         (["run=x", "prompt=a", "seed=1.5"], "sample.seed='1.5': int is expected, not str"),
         (["run=x", "prompt=a", "seed=1", "seed=2"], "seed: given twice"),
         (["run=/nowhere", "prompt=a"], "run=/nowhere: there is no run"),
-        (["weights=/nowhere", "prompt=a"], "weights=/nowhere: no config.json there"),
+        (["weights=/nowhere", "prompt=a"], "weights=/nowhere: no such folder"),
         (["run=x", "weights=y", "prompt=a"], "one of them"),
         (["prompt=a"], "give run=FOLDER (of a run) or weights=FOLDER"),
     ],
