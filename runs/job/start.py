@@ -169,8 +169,11 @@ def read_run(folder: Path) -> Run:
     """Raises ConfigError, RecordError: no run there, or one that an earlier version made."""
     if not (folder / record.CONFIG).is_file():
         raise ConfigError(f"run={folder}: there is no run (no config.json); give a folder that runs.train has made")
+    content = record.read_config(folder)
+    if "${" in json.dumps(content):
+        raise ConfigError(f"run={folder}: its record refers to something outside it (${{...}}), as no run writes it")
     with reading(folder):
-        return Run.from_json(record.read_config(folder), folder)
+        return Run.from_json(content, folder)
 
 
 def tokenizer_of(folder: Path) -> Tokenizer | None:
