@@ -103,7 +103,7 @@ def load_start(run: Run) -> Start | None:
     if run.weights is not None:
         folder = Path(run.weights)
         ours = {n if n.startswith("heads.") else f"model.{n}": t for n, t in published.load(folder).items()}
-        return Start(f"weights={folder}", digest(sorted(folder.glob("*.safetensors"))), ours)
+        return Start(f"weights={folder}", digest(sorted(file for file in folder.glob("*.safetensors") if file.is_file())), ours)
     return None
 
 
