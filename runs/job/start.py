@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from arch.init import initialise
@@ -25,8 +26,6 @@ from ..tokenizer.frozen import Frozen
 from ..training.finetune import Finetune
 from . import checkpoint, record
 from .run import Run
-
-CHECKPOINT = Path("checkpoint") / "state.safetensors"
 
 
 def load_data(run: Run) -> Data:
@@ -98,7 +97,7 @@ def load_start(run: Run) -> Start | None:
     if run.run is not None:
         task = restore(Path(run.run)).task
         merge(task.model)
-        return Start(f"run={run.run}", digest([Path(run.run) / CHECKPOINT]), task.state_dict())
+        return Start(f"run={run.run}", record.sha256(Path(run.run) / record.CHECKPOINT), task.state_dict())
     if run.weights is not None:
         folder = Path(run.weights)
         ours = {n if n.startswith("heads.") else f"model.{n}": t for n, t in published.load(folder).items()}
@@ -127,18 +126,22 @@ class Restored(NamedTuple):
 def restore(folder: Path) -> Restored:
     """Raises ConfigError, RecordError: in one line, why there is nothing to go on with."""
     run = read_run(folder)
-    file = folder / CHECKPOINT
-    if not file.is_file():
+    if not checkpoint.kept(folder):
         every = run.settings.checkpoint_every
         why = "train.checkpoint_every=null keeps none" if every is None else f"status: {record.status(folder)}"
         raise ConfigError(f"run={folder}: there is no checkpoint ({why}); train it with train.checkpoint_every=0 or more")
+    state = checkpoint.read(checkpoint.kept(folder)[0])
     data = load_data(run)
     refuse_other_tokenizer(folder, data)
+    adapted = _finetune(run).needs_start  # else the checkpoint holds all of it
+    if not adapted:
+        with torch.device("meta"):  # no memory is taken for weights that are not there
+            state.refuse_other_model(build_task(run, data))
     task = build_task(run, data)
-    if _finetune(run).needs_start:  # else the checkpoint holds all of it
+    if adapted:
         start = begin(task, run)
         refuse_other_start(folder, start)
-    checkpoint.load(file, task=task)
+    state.put(task)
     if not all(parameter.isfinite().all() for parameter in task.parameters()):
         raise ConfigError(f"run={folder}: its weights are not finite, the run has diverged; take another")
     return Restored(run, data, task)
@@ -148,7 +151,7 @@ def read_run(folder: Path) -> Run:
     """Raises ConfigError, RecordError: no run there, or one that an earlier version made."""
     if not (folder / record.CONFIG).is_file():
         raise ConfigError(f"run={folder}: there is no run (no config.json); give a folder that runs.train has made")
-    return Run.from_json(record.read_json(folder / record.CONFIG), folder)
+    return Run.from_json(record.read_config(folder), folder)
 
 
 def tokenizer_of(folder: Path) -> Tokenizer | None:

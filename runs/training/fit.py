@@ -91,17 +91,19 @@ START = Progress()
 
 
 class Recorder(Protocol):
-    """Takes what a run leaves: rows of metrics, and the state to go on from."""
+    """Takes what a run leaves: rows of metrics, and the state to go on from. It is asked after each step whether to stop."""
 
     def log(self, row: dict[str, Any]) -> None: ...
     def save(self, progress: Progress) -> None: ...
+
+    def asked_to_stop(self) -> bool: ...
 
 
 @dataclass
 class Outcome:
     """How a run ended, and what it measured on the way."""
 
-    status: str  # done or diverged
+    status: str  # done, diverged or unfinished
     error: str | None
     metrics: dict[str, float]
     progress: Progress
@@ -177,7 +179,8 @@ def fit(
         train_step(task, optimiser, batch, settings, amp, window)
 
         done = step + 1
-        if not settings.logs(done):
+        stopping = done < settings.steps and recorder.asked_to_stop()
+        if not settings.logs(done) and not stopping:
             continue
         means = window.means()
         synchronise(device)
@@ -194,8 +197,10 @@ def fit(
             recorder.log({**so_far, "split": "val", **metrics})
             if not metrics["loss"] <= limit:
                 return diverged("validation", metrics["loss"])
-        if settings.saves(done):
+        if settings.saves(done) or (stopping and settings.checkpoint_every is not None):
             recorder.save(progress)
+        if stopping:
+            return Outcome("unfinished", f"stopped at step {done} of {settings.steps}", metrics, progress)
         window = Window.opened(device)
     if start.step == settings.steps:  # all was trained before, and no summary written
         metrics = held_out()
