@@ -17,4 +17,7 @@ def csv(table: pd.DataFrame) -> bytes:
 
 
 def _cell(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r", "\n")  # which is quoted; a bare \r is not, and would begin a row
+    return f"'{text}" if FORMULA.match(value) else text

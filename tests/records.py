@@ -136,6 +136,31 @@ def write_study(
     return out / name
 
 
+OWNED = "owned"  # what a page's title becomes if any of these is more than text
+HOSTILE = (
+    f"<script>document.title='{OWNED}'</script>",
+    f"\"><img src=x onerror=document.title='{OWNED}'>",
+    f"</title></style><svg onload=document.title='{OWNED}'>--><!--",
+    "{{ 7 * 7 }} {% raw %} $\\frac{$ \u4f60\u597d \U0001f600",
+    '=HYPERLINK("x")',
+)
+
+
+def hostile(out: Path) -> Path:
+    """A study whose every name is markup, a formula or a format: labels, choices, errors, folders, its own name."""
+    study = out / HOSTILE[0].replace("/", "|")
+    for seed in (0, 1):
+        for place, label in enumerate((*HOSTILE, "damaged")):
+            content = config(label, seed, {"ffn": label, "data": HOSTILE[place % 4]}, study=HOSTILE[0])
+            content["study"]["baseline"] = HOSTILE[1]
+            rows, end = _rows(Arm(0.01 * place), content, random.Random(place), shared=0.01 * seed)
+            folder = study / f"{label.replace('/', '|')} {seed}"
+            failed = {"status": "failed", "error": label, "metrics": {}} if (place, seed) == (2, 1) else {}
+            write_run(folder, content, end | failed, rows, device=label, torch=label, git_commit=label)
+    (folder / record.ENV).write_text("")
+    return study
+
+
 def _rows(
     arm: Arm, content: dict[str, Any], noise: random.Random, shared: float
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
