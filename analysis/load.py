@@ -149,8 +149,7 @@ def _remembered(folder: str, state: tuple[tuple[int, int, int], ...]) -> Logged:
 def _runs(found: list[Logged]) -> pd.DataFrame:
     rows = [run.row for run in found]
     names = dict.fromkeys(chain.from_iterable(rows))
-    columns = zip(*(map(row.get, names) for row in rows), strict=True)
-    runs = pd.DataFrame(dict(zip(names, columns, strict=True)))
+    runs = pd.DataFrame({name: [row.get(name) for row in rows] for name in names})
     shared = runs.groupby(["study", "arm"], dropna=False)["config"].transform("nunique") > 1
     return runs.assign(arm=runs["arm"].mask(shared, runs["arm"] + " (" + runs["config"].str[:8] + ")"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -92,7 +93,7 @@ def _row(folder: Path, found: record.Record) -> dict[str, Any]:
     row["threads"] = _threads(env)
     parts = {name: value for name, value in config.content.items() if name not in NOT_SETTINGS}
     row |= {name if "." in name else f"config.{name}": value for name, value in _flat(parts)}
-    return {printable(name): printable(value) if isinstance(value, str) else value for name, value in row.items()}
+    return {_column(name): printable(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def _threads(env: Part) -> str | None:
@@ -214,6 +215,12 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
+
+
+@functools.lru_cache(maxsize=4096)
+def _column(name: str) -> str:
+    """The same string for the same name in every row: thousands of rows share it."""
+    return printable(name)
 
 
 def _is_json(line: str) -> bool:
