@@ -124,7 +124,7 @@ def _intervals(ax: Axes, rows: list[dict[Any, Any]], kinds: list[str], points: l
     ax.set_xlim(left, right)
     for y, (row, kind, seeds) in enumerate(zip(rows, kinds, points, strict=True)):
         if not math.isfinite(row["difference"]):
-            reason = row.get("refused") or "nothing to compare"
+            reason = short(row.get("refused") or "nothing to compare", 60)
             ax.text(0, y, reason, fontsize=8, color=GREY, style="italic", ha="center", va="center")
             continue
         marker, edge, face = MARKS[kind]

@@ -108,6 +108,7 @@ def _page(study: Comparison, effects: pd.DataFrame, sections: dict[str, list[Dra
         name=study.runs["study"].iloc[0],
         names=short_names(study),
         ahead=non_causal_arms(study),
+        seeds=study.runs["seed"].nunique(),
         facts=_facts(study.runs, study),
         findings=findings.findings(study, effects),
         cautions=findings.cautions(study),

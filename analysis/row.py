@@ -240,4 +240,4 @@ def _shown(value: Any) -> str:
 
 
 def _broken(file: Path, what: str) -> RecordError:
-    return RecordError(f"{file}: {what}; delete the folder {file.parent} and give the same command again to run it anew")
+    return RecordError(f"{file}: {what}; delete its folder and give the run's command again")

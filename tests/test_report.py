@@ -73,6 +73,7 @@ def test_the_page_says_what_went_wrong(page: str) -> None:
         "n = 3 seeds: an interval, not a verdict (9 needed)",
         "loss is nan at step 340",
         "<b>Set aside:</b> 1 run whose record is damaged. No number on this page counts it.",
+        "<small>n = 2</small>",
         "1 run set aside, since the record is damaged",
     ):
         assert words_in_it in page
