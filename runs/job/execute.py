@@ -43,7 +43,7 @@ def execute(run: Run, watch: Watch = lambda row: None, peak: Peak | None = None)
         what there was has been saved; the same call goes on from there.
     """
     path = run.folder
-    with record.claim(path):
+    with record.claim(path), record.named(path):
         for line in record.put_aside_damage(path):
             print(line, file=sys.stderr, flush=True)
         if record.status(path) in record.ENDED:

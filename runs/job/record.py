@@ -239,9 +239,10 @@ def claim(path: Path) -> Iterator[None]:
             raise RecordError(
                 f"{path}: process {file.read().strip()} is running this very run; wait for it, or end it"
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with named(path / ".lock"):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
         yield
 
 
