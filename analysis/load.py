@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -118,12 +119,28 @@ def _sorted_out(path: str | Path, read: Callable[[str], Logged]) -> tuple[list[L
         except RecordError as error:
             reason = str(error).replace(f"{folder}{os.sep}", "")
             set_aside.append(SetAside(printable(os.path.basename(folder)), printable(reason)))
+    for run, why in _strays(whole):
+        whole.remove(run)
+        set_aside.append(SetAside(run.row["run"], why))
     if not whole and not set_aside:
         raise RecordError(f"{path}: no run has left a record here; expected <study>/<run>/config.json below it")
     if not whole:
         first_one = f"the first is {set_aside[0].run}, {set_aside[0].reason}"
         raise RecordError(f"{path}: no whole record among {len(set_aside)}; {first_one}")
     return whole, set_aside
+
+
+def _strays(runs: list[Logged]) -> list[tuple[Logged, str]]:
+    """The runs of another study than most in their folder, as somebody has put them there, and why they do not belong."""
+    studies: dict[str, Counter[str]] = {}
+    if len({run.row["study"] for run in runs}) > 1:
+        for run in runs:
+            studies.setdefault(os.path.dirname(run.row["folder"]), Counter())[run.row["study"]] += 1
+    usual = {folder: counts.most_common(1)[0][0] for folder, counts in studies.items()}
+    found = [(run, usual.get(os.path.dirname(run.row["folder"]), run.row["study"])) for run in runs]
+    return [
+        (run, f"of study {run.row['study']}, not {study} as the others") for run, study in found if run.row["study"] != study
+    ]
 
 
 def _row_alone(folder: str) -> Logged:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from runs.build.groups import KEYS
-from runs.job import record
-from runs.job.record import CONFIG, COSTS, ENV, METRICS, SPEEDS, SUMMARY, RecordError
+from runs.job.record import CONFIG, COSTS, ENDED, ENV, METRICS, SPEEDS, SUMMARY, Record, RecordError, read
 
 MACHINE = ("device", "torch", "python", "threads", "git_commit", "git_dirty", "data_sha256", "started")
 OWN = (
@@ -52,26 +51,24 @@ def read_run(path: str, *, steps: bool = True) -> Logged:
     """
     folder = Path(path)
     try:
-        row = _row(folder, record.read(folder))
+        row = _row(folder, read(folder))
+        ended = row["status"] in ENDED
+        return Logged(row, _steps(folder / METRICS, cut_off=not ended) if steps or not ended else [])
     except OSError as error:
         raise RecordError(f"{error.filename or folder}: cannot be read ({error.strerror})") from None
     except RecursionError:
         raise _broken(folder / CONFIG, "nested too deeply") from None
-    ended = row["status"] in record.ENDED
-    return Logged(row, _steps(folder / METRICS, cut_off=not ended) if steps or not ended else [])
 
 
-def _row(folder: Path, found: record.Record) -> dict[str, Any]:
-    config, summary, env = (
-        Part(folder / CONFIG, found.config),
-        Part(folder / SUMMARY, found.summary),
-        Part(folder / ENV, found.env),
-    )
+def _row(folder: Path, found: Record) -> dict[str, Any]:
+    config, env = Part(folder / CONFIG, found.config), Part(folder / ENV, found.env)
+    summary = Part(folder / SUMMARY, found.summary)
     study, train = config.part("study"), config.part("train")
-    budget = [train.take(name, _count) for name in ("steps", "batch_size", "seq_len")]
+    tokens = math.prod(train.take(name, _count) for name in ("steps", "batch_size", "seq_len"))
+    if tokens >= 2**63:
+        raise _broken(folder / CONFIG, f"{tokens:,} tokens of training, fewer than 2^63 were expected")
     row: dict[str, Any] = {
         "run": folder.name,
-        "folder": str(folder),
         "study": study.take("name", _text_or_none) or folder.parent.name,
         "arm": config.take("label", _text),
         "given_name": study.take("arm", _text_or_none),
@@ -88,18 +85,18 @@ def _row(folder: Path, found: record.Record) -> dict[str, Any]:
     row |= dict.fromkeys((*COSTS, *SPEEDS), math.nan)
     row |= {name: cost.take(name, _number) for name in cost.content if name in COSTS or name in SPEEDS}
     row |= {name: metrics.take(name, _number) for name in metrics.content if name.startswith("val_")}
-    row |= {"causal": summary.take("causal", _flag), "tokens": math.prod(budget)}
+    row |= {"causal": summary.take("causal", _flag), "tokens": tokens}
     row |= {name: env.take(name, _flag if name == "git_dirty" else _text_or_none) for name in MACHINE if name != "threads"}
     row["threads"] = _threads(env)
     parts = {name: value for name, value in config.content.items() if name not in NOT_SETTINGS}
     row |= {name if "." in name else f"config.{name}": value for name, value in _flat(parts)}
-    return {_column(name): printable(value) if isinstance(value, str) else value for name, value in row.items()}
+    shown = {_column(name): printable(value) if isinstance(value, str) else value for name, value in row.items()}
+    return shown | {"folder": str(folder)}
 
 
 def _threads(env: Part) -> str | None:
     """The numbers of threads of all sessions: 2, or 1, 2."""
-    earlier = env.content.get("earlier") or []
-    sessions = [env, *(Part(env.file, session) for session in earlier if isinstance(session, dict))]
+    sessions = [env, *(Part(env.file, session) for session in env.take("earlier", _objects))]
     counts = {session.take("threads", _count) for session in sessions if session.content.get("threads") is not None}
     return ", ".join(map(str, sorted(counts))) or None
 
@@ -181,6 +178,12 @@ def _object_or_none(value: Any) -> dict[str, Any] | None:
     if value is not None and not isinstance(value, dict):
         raise TypeError("an object")
     return value
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    if value is not None and not (isinstance(value, list) and all(isinstance(item, dict) for item in value)):
+        raise TypeError("a list of objects or null")
+    return value or []
 
 
 def _flag(value: Any) -> bool | None:

@@ -288,6 +288,7 @@ def test_axis_effects_of_a_grid_by_hand(tmp_path: Path) -> None:
     assert table.loc["moe", "low"] == pytest.approx(-0.21 - 4.302653 * 0.01 / math.sqrt(3), abs=1e-6)
     assert table.loc["moe", ["smallest", "largest"]].tolist() == pytest.approx([-0.23, -0.19])
     assert table.loc["rotary", "difference"] == pytest.approx(-0.12)
+    assert table["p_holm"].tolist() == [0.5, 0.5] and table["verdict"].isna().all() and set(table["kind"]) == {"open"}
     assert short_names(study) == {
         "dense, learned": "baseline",
         "moe, learned": "moe",

@@ -202,6 +202,11 @@ STRANGE = {
     "seed is true": ("config.json", {"seed": True}, '"seed" is True, a whole number from 0 was expected'),
     "study is text": ("config.json", {"study": "demo"}, "\"study\" is 'demo', an object was expected"),
     "baseline is a list": ("config.json", {"study": {"baseline": []}}, '"baseline" is a list, text or null was expected'),
+    "steps without end": (
+        "config.json",
+        {"train": {"steps": 10**18, "batch_size": 16, "seq_len": 256}},
+        "4,096,000,000,000,000,000,000 tokens of training, fewer than 2^63 were expected",
+    ),
     "steps are missing": ("config.json", {"train": {}}, '"steps" is None, a whole number from 0 was expected'),
     "choices are numbers": ("config.json", {"choices": {"ffn": 3}}, '"ffn" is 3, text or null was expected'),
     "another version": ("config.json", {"schema": 2}, "config.json: "),
@@ -218,6 +223,7 @@ STRANGE = {
     "causal is text": ("summary.json", {"causal": "no"}, "\"causal\" is 'no', true, false or null was expected"),
     "error is an object": ("summary.json", {"error": {}}, '"error" is a dict, text or null was expected'),
     "device is a list": ("env.json", {"device": ["cpu"]}, '"device" is a list, text or null was expected'),
+    "earlier is a number": ("env.json", {"earlier": 3}, '"earlier" is 3, a list of objects or null was expected'),
     "threads are text": ("env.json", {"threads": "2"}, "\"threads\" is '2', a whole number from 0 was expected"),
 }
 
@@ -275,10 +281,23 @@ def test_a_copied_run_counts_once(pair: tuple[Path, Path]) -> None:
     assert sorted(load(study)["arm"]) == ["baseline", "moe"]
 
 
+def test_a_run_of_another_study_does_not_count(pair: tuple[Path, Path]) -> None:
+    study, folder = pair
+    records.run(study.parent, "gqa", 0, 2.2)
+    records.change(folder, "config.json", study={"name": "other"})
+    assert reason(study) == "of study other, not demo as the others"
+    assert sorted(load(study)["arm"]) == ["baseline", "gqa"]
+
+
 def test_odd_text_becomes_one_printable_line(pair: tuple[Path, Path]) -> None:
     study, folder = pair
     records.change(folder, "config.json", label="a\nb\x00c\ud800d\u202ee")
     assert load(study)["arm"].tolist() == ["baseline", "a b\ufffdc\ufffdd\ufffde"]
+
+
+def test_a_folder_keeps_its_name_however_odd(tmp_path: Path) -> None:
+    folder = records.run(tmp_path, "moe", 0, 2.1).rename(tmp_path / "demo" / "a\u200bb")
+    assert load(tmp_path)[["run", "folder"]].to_numpy().tolist() == [["a\ufffdb", str(folder)]]
 
 
 def test_an_error_only_where_no_run_is_whole(tmp_path: Path) -> None:
