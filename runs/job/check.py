@@ -12,6 +12,8 @@ from ..build.errors import ConfigError
 from ..build.objects import build
 from ..data.contract import Batch, Data
 from ..objective import Task
+from ..training.optim import Optimiser
+from ..training.schedule import Schedule
 from . import record
 from .execute import one_line
 from .run import Run
@@ -29,7 +31,7 @@ def check(run: Run) -> Task:
             continue
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise ConfigError(f"size.{key}={size!r}: a whole number from 1 is expected")
-    build(run.schedule, "schedule")
+    build(run.schedule, "schedule", Schedule)
     data = load_data(run)
     refuse_other_data(run, data)
     own_size = run.size["vocab_size"]
@@ -51,7 +53,7 @@ def check(run: Run) -> Task:
     if reported != built:
         raise ConfigError(f"a block's cost() is wrong: the parts report {reported:,} parameters, the model has {built:,}")
     refuse_other_start(run.folder, begin(task, run))
-    build(run.optim, "optim", model=task)
+    build(run.optim, "optim", Optimiser, model=task)
     return task
 
 

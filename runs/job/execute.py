@@ -24,6 +24,8 @@ from ..objective import Task
 from ..training import measure
 from ..training.device import pick_device
 from ..training.fit import Progress, fit
+from ..training.optim import Optimiser
+from ..training.schedule import Schedule
 from . import checkpoint, record
 from .metrics import NONE, Metrics
 from .record import RecordError
@@ -79,7 +81,7 @@ def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -
     task = build_task(run, data)
     start_from = begin(task, run)
     task.to(device)
-    optimiser = build(run.optim, "optim", model=task)
+    optimiser = build(run.optim, "optim", Optimiser, model=task)
     peak, source = peak_known or measure.peak_flops(device, run.machine.precision)
     metrics = Metrics(path / record.METRICS)
     start = resume(path, task, optimiser, metrics)
@@ -115,7 +117,7 @@ def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -
             task=task,
             data=data,
             optimiser=optimiser,
-            schedule=build(run.schedule, "schedule"),
+            schedule=build(run.schedule, "schedule", Schedule),
             settings=settings,
             recorder=Recorder(),
             device=device,

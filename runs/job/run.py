@@ -134,14 +134,12 @@ class Run:
 
     @staticmethod
     def from_json(content: Mapping[str, Any], source: Path) -> Run:
-        """The run of a config.json. Raises ConfigError: one that no run has written."""
+        """The run of a config.json. Raises ConfigError: an unknown key or a wrong value; KeyError and others: one that no run
+        has written (see ``start.reading``)."""
         own = {key: value for key, value in content.items() if key not in ("schema", "arm_hash", "train", "study")}
-        try:
-            settings, machine = settings_of(content["train"])
-            study: Study = call(Study, content["study"], "study")
-            run: Run = call(Run, own, str(source), settings=settings, machine=machine, study=study)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"{source}: no record of a run ({type(error).__name__}: {error})") from error
+        settings, machine = settings_of(content["train"])
+        study = call(Study, content["study"], "study")
+        run = call(Run, own, str(source), settings=settings, machine=machine, study=study)
         return run
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from arch.lora import merge
 from ..build.errors import ConfigError
 from ..build.model import build_model
 from ..build.objects import build
+from ..build.targets import in_one_line
 from ..data.contract import Data
 from ..objective import Objective, Task
 from ..published import folder as published
@@ -30,7 +32,7 @@ from .run import Run
 
 def load_data(run: Run) -> Data:
     """The run's data as its objective lays it out, checked against its sequence length."""
-    objective: Objective = build(run.objective, "objective")
+    objective = build(run.objective, "objective", Objective)
     data = _data(json.dumps(run.data, sort_keys=True), run.run)
     return objective.data(data, seq_len=run.settings.seq_len)
 
@@ -40,15 +42,15 @@ def _data(node: str, run: str | None) -> Data:
     found: dict[str, Any] = json.loads(node)
     learnt = tokenizer_of(Path(run)) if run is not None and found.get("tokenizer") is not None else None
     if learnt is None or not learnt.state():
-        data: Data = build(found, "data")
+        data = build(found, "data", Data)
     else:  # the tokens of the run that this one starts from, not others of the new text
-        data = build({key: value for key, value in found.items() if key != "tokenizer"}, "data", tokenizer=Frozen(learnt))
+        data = build({key: value for key, value in found.items() if key != "tokenizer"}, "data", Data, tokenizer=Frozen(learnt))
     return data
 
 
 def build_task(run: Run, data: Data) -> Task:
     """The model and its heads, with weights drawn from the run's seed."""
-    objective: Objective = build(run.objective, "objective")
+    objective = build(run.objective, "objective", Objective)
     model = build_model(run.model, vocab_size=vocab_size(run, data), seed=run.seed)
     task = objective.task(model, data)
     if next(model.parameters()).device.type != "meta":
@@ -123,6 +125,17 @@ class Restored(NamedTuple):
     task: Task
 
 
+@contextlib.contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Somebody else's record may say anything: what it leads to is said of the record, in one line."""
+    try:
+        yield
+    except (ConfigError, record.RecordError, OSError):
+        raise
+    except Exception as error:
+        raise ConfigError(f"run={folder}: its record describes no run that can be built: {in_one_line(error)}") from error
+
+
 def restore(folder: Path) -> Restored:
     """Raises ConfigError, RecordError: in one line, why there is nothing to go on with."""
     run = read_run(folder)
@@ -130,6 +143,11 @@ def restore(folder: Path) -> Restored:
         every = run.settings.checkpoint_every
         why = "train.checkpoint_every=null keeps none" if every is None else f"status: {record.status(folder)}"
         raise ConfigError(f"run={folder}: there is no checkpoint ({why}); train it with train.checkpoint_every=0 or more")
+    with reading(folder):
+        return _restored(folder, run)
+
+
+def _restored(folder: Path, run: Run) -> Restored:
     state = checkpoint.read(checkpoint.kept(folder)[0])
     data = load_data(run)
     refuse_other_tokenizer(folder, data)
@@ -151,7 +169,8 @@ def read_run(folder: Path) -> Run:
     """Raises ConfigError, RecordError: no run there, or one that an earlier version made."""
     if not (folder / record.CONFIG).is_file():
         raise ConfigError(f"run={folder}: there is no run (no config.json); give a folder that runs.train has made")
-    return Run.from_json(record.read_config(folder), folder)
+    with reading(folder):
+        return Run.from_json(record.read_config(folder), folder)
 
 
 def tokenizer_of(folder: Path) -> Tokenizer | None:
@@ -193,5 +212,5 @@ def refuse_other_start(folder: Path, start: Start | None) -> None:
 
 
 def _finetune(run: Run) -> Finetune:
-    finetune: Finetune = build(run.finetune, "finetune")
+    finetune = build(run.finetune, "finetune", Finetune)
     return finetune

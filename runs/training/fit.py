@@ -22,6 +22,7 @@ from ..data.contract import Batch, Data
 from ..objective import Task
 from .evaluation import evaluate, losses, named, pieces, weighted
 from .measure import synchronise
+from .optim import Optimiser
 from .router_losses import after_step, router_of, routing_loss, routing_rows
 from .schedule import Schedule
 
@@ -142,7 +143,7 @@ def fit(
     *,
     task: Task,
     data: Data,
-    optimiser: Any,
+    optimiser: Optimiser,
     schedule: Schedule,
     settings: Settings,
     recorder: Recorder,
@@ -207,7 +208,7 @@ def fit(
     return Outcome("done", None, metrics, progress)
 
 
-def train_step(task: Task, optimiser: Any, batch: Batch, settings: Settings, amp: Any, window: Window) -> None:
+def train_step(task: Task, optimiser: Optimiser, batch: Batch, settings: Settings, amp: Any, window: Window) -> None:
     """One update, added to the window. The host asks for nothing back."""
     loads: dict[str, Tensor] = {}
     step_loss = torch.zeros_like(window.worst)

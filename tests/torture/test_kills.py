@@ -32,7 +32,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_been(arm: s
     while kills < KILLS:
         process = begin(text, tmp_path / "cut", *words)
         grown = until(functools.partial(_last, tmp_path / "cut", seen))
-        time.sleep(draw.uniform(0, 0.25))
+        time.sleep(draw.uniform(0, 0.6))
         assert process.poll() is None, f"it ended after {kills} kills: {process.communicate()}"
         process.kill()
         process.communicate()
