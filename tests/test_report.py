@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from analysis import findings, load, load_curves, load_routing, plots, plots_cost, plots_curves, plots_moe, read, report
 from analysis.axes import axis_effects
 from analysis.compare import compare
-from analysis.digits import MINUS, NONE, TIMES, interval, percent, si, signed, three, tick
+from analysis.digits import MINUS, NONE, TIMES, fixed, interval, percent, si, signed, three, tick, times
 from analysis.spreadsheet import csv
 from analysis.style import Drawing, spread
 from tests import records
@@ -343,6 +343,16 @@ def test_a_grid_of_48_arms_gets_its_axes_and_short_names(tmp_path: Path) -> None
     assert "Axis by axis, all else the same: moe for dense" in " ".join(findings.findings(study, axis_effects(study)))
 
 
+def test_absurd_but_finite_numbers_are_drawn(tmp_path: Path) -> None:
+    folder = records.write_study(tmp_path, arms={"baseline": records.Arm(), "gqa": records.Arm(0.1)}, seeds=(0, 1))
+    run = next(folder.glob("gqa-s1-*"))
+    summary = json.loads((run / "summary.json").read_text())
+    cost = summary["cost"] | {"active_params": 1e99, "tokens_per_s": 1e-99}
+    records.change(run, "summary.json", cost=cost, metrics={"val_bits_per_byte": 3.4e38})
+    found = report.build(folder)[0].read_text()
+    assert "+3.40e+38" not in found and "+1.70e+38" in found
+
+
 def test_names_beside_the_lines_do_not_overlap(tmp_path: Path) -> None:
     arms = {"baseline": records.Arm()} | {f"nearly the same {i}": records.Arm(0.0001 * i) for i in range(14)}
     folder = records.write_study(tmp_path, arms=arms, seeds=(0,))
@@ -429,6 +439,8 @@ def test_numbers_read_well() -> None:
     assert (three(0.9999), three(0.01), three(123456.0)) == ("1.00", "0.0100", "123000")
     assert (signed(-0.0504), signed(0.05), signed(-0.0001), signed(np.nan)) == (f"{MINUS}0.050", "+0.050", "0.000", NONE)
     assert (percent(110.2), percent(-2.04), percent(0.01)) == ("+110 %", f"{MINUS}2.0 %", "=")
+    assert (three(-3.4e38), fixed(3.4e38), times(1e99)) == ("-3.40e+38", "3.40e+38", f"1.00e+99{TIMES}")
+    assert (signed(3.4e38), percent(1e99)) == ("+3.40e+38", "+1.00e+99 %")
     assert (tick(8000.0, 4000.0), tick(2e8, 1e8, "B"), tick(0.0, 1.0, "B")) == ("8k", "200 MB", "0")
     assert (tick(117_200.0, 200.0), tick(117_400.0, 200.0), tick(4500.0, 1500.0)) == ("117.2k", "117.4k", "4.5k")
     assert (three(0.00781), three(169.2), interval(-0.1, 0.2)) == ("0.00781", "169", f"[{MINUS}0.100, +0.200]")
