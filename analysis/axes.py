@@ -6,6 +6,7 @@ import pandas as pd
 
 from analysis.compare import Comparison, sign_flip_p, t_interval, usable
 from analysis.load import choices
+from analysis.verdict import decide
 
 
 def axis_effects(study: Comparison) -> pd.DataFrame:
@@ -13,6 +14,7 @@ def axis_effects(study: Comparison) -> pd.DataFrame:
 
     Pairs agree in every other choice and in the seed. The differences of one seed are averaged first and the seeds are the
     sample (n), because the pairs of one seed share their noise. contexts: the number of settings of the other axes.
+    The verdicts are corrected for the number of levels.
     """
     runs = usable(study.runs, study.metric.column)
     axes = [axis for axis in choices(runs) if runs[axis].nunique(dropna=False) > 1]
@@ -22,7 +24,7 @@ def axis_effects(study: Comparison) -> pd.DataFrame:
         _effect(runs, [other for other in axes if other != swap[0]], swap, study.metric.column)
         for swap in _swaps(runs, base, axes)
     ]
-    table = pd.DataFrame(rows, columns=columns)
+    table = decide(pd.DataFrame(rows, columns=columns), lower_is_better=study.metric.lower_is_better)
     is_grid = len(axes) > 1 and len(table) > 0 and bool((table["contexts"] > 1).all())
     return table if is_grid else table.iloc[:0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -11,10 +12,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.load import SPEEDS, STATUSES, RecordError
+from analysis.load import SetAside
+from analysis.verdict import decide, seeds_needed, too_few
+from runs.job.record import SPEEDS, STATUSES, RecordError
 
 MATCHED = ("total_params", "active_params", "flops_per_token", "state_bytes")  # what a fair arm holds equal with its baseline
-ENOUGH = 6  # seeds: the sign-flip test cannot go below 2 / 2^n, so five can never reach p < 0.05
 CONFIDENCE = 0.95
 
 
@@ -38,7 +40,8 @@ MASKED_TOKENS = Metric("val_loss", "loss", "validation loss on masked tokens", "
 
 @dataclass(frozen=True)
 class Comparison:
-    """A study's arms side by side. arms: a row per arm; pairs: a row per arm and seed; differences: a row per other arm."""
+    """A study's arms side by side. arms: a row per arm; pairs: a row per arm and seed; differences: a row per other arm;
+    set_aside: the runs that none of these holds, since their records are damaged."""
 
     runs: pd.DataFrame
     metric: Metric
@@ -47,6 +50,12 @@ class Comparison:
     pairs: pd.DataFrame
     differences: pd.DataFrame
     noise: dict[str, Any]
+    set_aside: Sequence[SetAside]
+
+    @property
+    def needed(self) -> int:
+        """Seeds for a verdict, where so many arms are compared."""
+        return seeds_needed(int(self.differences["p"].notna().sum()))
 
     @property
     def decimals(self) -> int:
@@ -55,7 +64,7 @@ class Comparison:
         return min(5, max(2, round(-math.log10(sd)) + 1)) if sd > 0 else 3
 
 
-def compare(runs: pd.DataFrame, baseline: str | None = None) -> Comparison:
+def compare(runs: pd.DataFrame, baseline: str | None = None, set_aside: Sequence[SetAside] = ()) -> Comparison:
     """The comparison of one study from its table of runs; ``baseline`` names an arm, None: as the study's config has it."""
     studies = sorted(runs["study"].unique())
     if len(studies) > 1:
@@ -65,13 +74,7 @@ def compare(runs: pd.DataFrame, baseline: str | None = None) -> Comparison:
     arms = summarise(runs, metric)
     pairs = same_seed_pairs(runs, metric, chosen)
     differences = paired_differences(runs, pairs, arms, metric, chosen)
-    return Comparison(runs, metric, chosen, arms, pairs, differences, noise_floor(runs, metric))
-
-
-def too_few(n: int) -> str:
-    """The warning for a small number of seeds; empty where there are enough."""
-    what = "an interval, not a verdict" if n > 1 else "neither interval nor verdict"
-    return "" if n >= ENOUGH else f"n = {n} seed{'s' * (n != 1)}: {what} ({ENOUGH} needed)"
+    return Comparison(runs, metric, chosen, arms, pairs, differences, noise_floor(runs, metric), set_aside)
 
 
 def short_names(study: Comparison) -> dict[str, str]:
@@ -167,9 +170,9 @@ def same_seed_pairs(runs: pd.DataFrame, metric: Metric, baseline: str) -> pd.Dat
 def paired_differences(
     runs: pd.DataFrame, pairs: pd.DataFrame, arms: pd.DataFrame, metric: Metric, baseline: str
 ) -> pd.DataFrame:
-    """One row per other arm: mean same-seed difference, its t interval, exact sign-flip p, and the costs beside it."""
+    """One row per other arm: mean same-seed difference, its t interval, exact sign-flip p, verdict, and the costs beside it."""
     rows = []
-    base = arms.to_dict("index")[baseline]
+    base, machines = arms.to_dict("index")[baseline], speed_conditions(runs)
     for arm, costs in arms.drop(index=baseline).to_dict("index").items():
         mine = pairs[pairs["arm"] == arm]
         reasons = [reason for reason in mine["refused"] if reason]
@@ -180,18 +183,38 @@ def paired_differences(
         row["refused"] = reasons[0] if reasons else ""
         row["reading"] = _reading(row)
         row["ahead"] = bool(base["causal"]) and not costs["causal"]
-        better = row["reading"] == ("lower" if metric.lower_is_better else "higher")
-        apart = row["reading"] in ("lower", "higher") and not row["ahead"]
-        row["kind"] = ("good" if better else "bad") if apart else "open"
-        row["note"] = _note(row, runs[runs["arm"] == arm])
         row |= {f"{cost}_percent": 100 * (_ratio(costs[cost], base[cost]) - 1) for cost in MATCHED}
         row |= {f"{cost}_ratio": _ratio(costs[cost], base[cost]) for cost in ("tokens_per_s", "peak_memory_bytes")}
+        if not comparable_speeds(machines, str(arm), baseline):
+            row["tokens_per_s_ratio"] = math.nan
         rows.append(row)
-    names = ["arm", "n", "difference", "low", "high", "sd", "p", "refused", "reading", "kind", "ahead", "note"]
+    names = ["arm", "n", "difference", "low", "high", "sd", "p", "refused", "reading", "ahead"]
     names += [f"{cost}_percent" for cost in MATCHED] + ["tokens_per_s_ratio", "peak_memory_bytes_ratio"]
-    table = pd.DataFrame(rows, columns=names)
-    table.insert(7, "p_holm", holm(table["p"].astype(float)))
+    table = decide(pd.DataFrame(rows, columns=names), lower_is_better=metric.lower_is_better)
+    table.loc[table["ahead"].astype(bool), ["verdict", "kind"]] = [None, "open"]
+    needed, by_arm = seeds_needed(int(table["p"].notna().sum())), dict(iter(runs.groupby("arm", dropna=False)))
+    table["note"] = [_note(row, by_arm[row["arm"]], needed) for row in table.to_dict("records")]
     return table.sort_values("difference", ascending=metric.lower_is_better, kind="stable", ignore_index=True)
+
+
+def speed_conditions(runs: pd.DataFrame) -> dict[str, set[tuple[Any, Any]]]:
+    """arm -> (device, threads) of its finished runs: what a speed depends on beside the model."""
+    done = runs[runs["status"] == "done"]
+    found: dict[str, set[tuple[Any, Any]]] = {}
+    for arm, device, threads in zip(done["arm"], done["device"], done["threads"], strict=True):
+        found.setdefault(arm, set()).add((device, threads))
+    return found
+
+
+def thread_counts(runs: pd.DataFrame) -> list[str]:
+    """The numbers of threads that all sessions of these runs had."""
+    return sorted({count for counts in runs["threads"].dropna() for count in counts.split(", ")}, key=int)
+
+
+def comparable_speeds(conditions: dict[str, set[tuple[Any, Any]]], *arms: str) -> bool:
+    """Whether the runs of these arms had one device and one number of threads, from beginning to end."""
+    found = set().union(*(conditions.get(arm, set()) for arm in arms))
+    return len(found) == 1 and not any(pd.isna(threads) or "," in threads for _, threads in found)
 
 
 def t_interval(values: np.ndarray) -> tuple[float, float, float]:
@@ -240,13 +263,6 @@ def _signed_sums(values: np.ndarray) -> np.ndarray:
     return sums
 
 
-def holm(p: pd.Series[float]) -> pd.Series[float]:
-    """Holm's step-down correction for as many comparisons as have a p."""
-    ordered = p.dropna().sort_values()
-    steps = ordered * np.arange(len(ordered), 0, -1)
-    return steps.cummax().clip(upper=1.0).reindex(p.index)
-
-
 def pareto_front(cost: pd.Series[float], result: pd.Series[float], *, lower_cost: bool, lower_result: bool) -> pd.Series[bool]:
     """Whether nothing else is at least as good on both and better on one; a missing number is never on the front."""
     x = cost.to_numpy(float) * (1 if lower_cost else -1)
@@ -278,7 +294,7 @@ def _reading(row: dict[str, Any]) -> str:
     return "higher" if row["low"] > 0 else "unclear"
 
 
-def _note(row: dict[str, Any], runs: pd.DataFrame) -> str:
+def _note(row: dict[Any, Any], runs: pd.DataFrame, needed: int) -> str:
     """Caveats of the row, the most damaging first."""
     notes = [f"refused: {row['refused']}"] if row["refused"] else []
     if row["ahead"]:
@@ -292,7 +308,7 @@ def _note(row: dict[str, Any], runs: pd.DataFrame) -> str:
     if not row["refused"] and not row["n"]:
         notes.append("no seed that both this arm and the baseline finished")
     elif not row["refused"]:
-        notes.append(too_few(row["n"]))
+        notes.append(too_few(row["n"], needed))
     return "; ".join(filter(None, notes))
 
 

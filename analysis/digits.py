@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+LONG = 1e7  # what is larger, and has no prefix, takes an exponent: no table has room for its digits
 MINUS, TIMES, NONE = "\u2212", "\u00d7", "\u2013"
 
 
@@ -35,22 +36,25 @@ def tick(value: float, step: float, unit: str = "") -> str:
 
 
 def three(value: float) -> str:
-    """Three significant digits, no exponent."""
+    """Three significant digits, no exponent below ten million."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else NONE
+    if abs(value) >= LONG:
+        return f"{value:.2e}"
     value = float(f"{value:.3g}")
     return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
 def fixed(value: float, decimals: int = 3) -> str:
-    return f"{value:.{decimals}f}".replace("-", MINUS) if math.isfinite(value) else NONE
+    text = f"{value:.{decimals}f}" if abs(value) < LONG else f"{value:.2e}"
+    return text.replace("-", MINUS) if math.isfinite(value) else NONE
 
 
 def signed(value: float, decimals: int = 3) -> str:
     """A sign always, except on what rounds to zero."""
     if not math.isfinite(value):
         return NONE
-    text = f"{value:+.{decimals}f}"
+    text = f"{value:+.{decimals}f}" if abs(value) < LONG else f"{value:+.2e}"
     return text[1:] if not text.strip("+-0.") else text.replace("-", MINUS)
 
 
@@ -67,11 +71,11 @@ def percent(value: float) -> str:
     """A mismatch; below a twentieth of a percent it counts as equal."""
     if not math.isfinite(value):
         return NONE
-    return "=" if abs(value) < 0.05 else f"{value:+.{1 if abs(value) < 9.95 else 0}f} %".replace("-", MINUS)
+    return "=" if abs(value) < 0.05 else f"{signed(value, 1 if abs(value) < 9.95 else 0)} %"
 
 
 def times(value: float) -> str:
-    return f"{value:.2f}{TIMES}" if math.isfinite(value) else NONE
+    return f"{fixed(value, 2)}{TIMES}" if math.isfinite(value) else NONE
 
 
 def count(number: int, what: str) -> str:

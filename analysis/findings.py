@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.compare import Comparison, Metric, compare, non_causal_arms, short_names, too_few
+from analysis.compare import Comparison, Metric, non_causal_arms, short_names, thread_counts
 from analysis.digits import count, delta, fixed, listed, si, signed, times
+from analysis.verdict import too_few
 
 
 def findings(study: Comparison, effects: pd.DataFrame | None = None) -> list[str]:
@@ -25,27 +26,30 @@ def findings(study: Comparison, effects: pd.DataFrame | None = None) -> list[str
         f"{name} reaches {_value(fixed(base['mean'], study.decimals), metric)}{spread}.",
     ]
     fair = table[(table["reading"] != "refused") & (table["n"] > 0) & ~table["ahead"]]
-    better, worse, unclear = (fair[fair["kind"] == kind] for kind in ("good", "bad", "open"))
+    better, worse = (fair[fair["kind"] == kind] for kind in ("good", "bad"))
+    unclear, waiting = fair[fair["verdict"] == "inconclusive"], fair[fair["verdict"].isna()]
     if len(better):
         sentences.append(_against_baseline(better.to_dict("records")[0], study))
-    elif len(fair):
-        sentences.append("No arm beats the baseline by more than its interval.")
+    elif len(fair) > len(waiting):
+        sentences.append("No arm is better than the baseline by its verdict.")
     if effects is not None and len(effects):
         swaps = [f"{row['level']} for {row['base']} {delta(row, study.decimals)}" for row in effects.to_dict("records")]
         sentences.append(f"Axis by axis, all else the same: {'; '.join(swaps)}.")
         sentences.append(
-            f"Of {count(len(fair), 'arm')}, {len(better)} did better and {len(worse)} worse than the baseline with an interval "
-            f"that leaves zero out; {len(unclear)} cannot be distinguished from it."
+            f"Of {count(len(fair), 'arm')}, {len(better)} did better and {len(worse)} worse than the baseline by their "
+            f"verdicts; {len(unclear)} cannot be distinguished from it, and {len(waiting)} have too few seeds to say."
         )
         return sentences
     good, bad = ("Lower", "Higher") if metric.lower_is_better else ("Higher", "Lower")
     for rows, beginning in (
-        (better.iloc[1:], f"{good} as well, with intervals that leave zero out"),
+        (better.iloc[1:], f"{good} as well"),
         (worse.iloc[::-1], f"{bad}, that is worse"),
         (unclear, "Not distinguishable from the baseline"),
     ):
         if len(rows):
             sentences.append(f"{beginning}: {_with_numbers(rows, study)}.")
+    if len(waiting):
+        sentences.append(f"Measured, without a verdict yet ({study.needed} seeds needed): {_with_intervals(waiting, study)}.")
     return sentences
 
 
@@ -64,8 +68,8 @@ def cautions(study: Comparison) -> list[str]:
         sentences.append(f"The seed alone moves a run by {sd} (pooled sd, {df} degrees of freedom).")
     for pair in study.noise["twins"]:
         sentences.append(f"{pair['twin']} is {pair['arm']} once more: {delta(pair, study.decimals)} of pure noise.")
-    if too_few(seeds):
-        sentences.append(f"{too_few(seeds)}.")
+    if too_few(seeds, study.needed):
+        sentences.append(f"{too_few(seeds, study.needed)}.")
     if compared >= 20:
         sentences.append(f"Of {compared} intervals at 95 %, about {round(0.05 * compared)} leave zero out by chance alone.")
     uneven = table.loc[table["total_params_percent"].abs() > 1, "arm"]
@@ -83,15 +87,28 @@ def cautions(study: Comparison) -> list[str]:
     ahead = [names[arm] for arm in non_causal_arms(study)]
     if ahead:
         sentences.append(f"\u2020 sees later tokens, so it is no language model: {listed(ahead)}.")
-    if study.runs["device"].dropna().nunique() > 1:
-        sentences.append("The runs come from different devices: their speeds cannot be compared.")
+    if study.set_aside:
+        what = count(len(study.set_aside), "run")
+        sentences.append(f"{what} set aside, since the record is damaged: the numbers are those of the others only.")
+    return sentences + _machines(study.runs)
+
+
+def _machines(runs: pd.DataFrame) -> list[str]:
+    """What it means where the runs were not all made alike."""
+    sentences, threads = [], thread_counts(runs)
+    if len(threads) > 1:
+        sentences.append(
+            f"Not all sessions had the same number of threads ({', '.join(threads)}): results of equal seeds differ by "
+            "rounding, and speeds are compared only where it was the same."
+        )
+    if runs["device"].dropna().nunique() > 1:
+        sentences.append("The runs come from different devices: speeds are compared only where it was the same.")
     return sentences
 
 
-def terminal_table(runs: pd.DataFrame, baseline: str | None = None) -> str:
+def terminal_table(study: Comparison) -> str:
     """A sweep in one compact table: result, difference, speed, size, memory and the statuses of the runs."""
-    study = compare(runs, baseline)
-    seeds, names = sorted(runs["seed"].unique()), short_names(study)
+    runs, seeds, names = study.runs, sorted(study.runs["seed"].unique()), short_names(study)
     head = ["arm", study.metric.unit, "Δ vs baseline [95 %]", "tokens/s", "params", "active", "memory", "runs"]
     rows = [_terminal_row(study, str(arm), names[str(arm)], line) for arm, line in study.arms.iterrows()]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
@@ -103,9 +120,11 @@ def terminal_table(runs: pd.DataFrame, baseline: str | None = None) -> str:
     good = "lower" if study.metric.lower_is_better else "higher"
     title = f"{runs['study'].iloc[0]}: {study.metric.name}, {good} is better; baseline {study.baseline}; "
     title += f"{count(len(seeds), 'seed')}: {', '.join(map(str, seeds[:12]))}{', ...' if len(seeds) > 12 else ''}"
-    notes = [note for note in [too_few(len(seeds))] if note]
+    notes = [note for note in [too_few(len(seeds), study.needed)] if note]
     flagged = study.differences[(study.differences["reading"] == "refused") | study.differences["ahead"]]
     notes += [f"{arm}: {note.split('; ')[0]}" for arm, note in zip(flagged["arm"], flagged["note"], strict=True)]
+    notes += [f"set aside: {run}: {reason}" for run, reason in study.set_aside[:10]]
+    notes += [f"set aside: {len(study.set_aside) - 10} more"] * (len(study.set_aside) > 10)
     failed = runs[runs["error"].notna()]
     notes += [f"{run}: {error}" for run, error in zip(failed["run"], failed["error"], strict=True)][:10]
     return "\n".join([title, *lines, *notes])
@@ -142,14 +161,16 @@ def _against_baseline(row: dict[Any, Any], study: Comparison) -> str:
         if study.metric.column == "val_accuracy"
         else f"{mean} {study.metric.unit} {direction}"
     )
+    return f"Against the baseline, {short_names(study)[row['arm']]} is {size} [{low}, {high}]{_at_cost(row)}."
+
+
+def _at_cost(row: dict[Any, Any]) -> str:
+    """ " at 0.62x the speed ..." for the ratios that may be stated."""
     total, active = 1 + row["total_params_percent"] / 100, 1 + row["active_params_percent"] / 100
-    ratios = [("speed", row["tokens_per_s_ratio"]), ("parameters", total)] + (
-        [("active ones", active)] if active != total else []
-    )
+    ratios = [("speed", row["tokens_per_s_ratio"]), ("parameters", total)]
+    ratios += [("active ones", active)] if active != total else []
     cost = listed([f"{times(ratio)} the {what}" for what, ratio in ratios if math.isfinite(ratio)])
-    return f"Against the baseline, {short_names(study)[row['arm']]} is {size} [{low}, {high}]" + (
-        f" at {cost}." if cost else "."
-    )
+    return f" at {cost}" if cost else ""
 
 
 def _with_numbers(rows: pd.DataFrame, study: Comparison) -> str:
@@ -157,6 +178,13 @@ def _with_numbers(rows: pd.DataFrame, study: Comparison) -> str:
     return listed(
         [f"{names[arm]} ({signed(d, study.decimals)})" for arm, d in zip(rows["arm"], rows["difference"], strict=True)]
     )
+
+
+def _with_intervals(rows: pd.DataFrame, study: Comparison) -> str:
+    """The first with its costs: it heads the table."""
+    names, lines = short_names(study), rows.to_dict("records")
+    texts = [f"{names[row['arm']]} {delta(row, study.decimals)}" for row in lines]
+    return listed([texts[0] + _at_cost(lines[0]), *texts[1:]])
 
 
 def _value(number: str, metric: Metric) -> str:

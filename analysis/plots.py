@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -43,13 +44,13 @@ def forest(study: Comparison) -> Drawing | None:
     if study.noise["df"]:
         ax.axvspan(-study.noise["sd"], study.noise["sd"], color="#eef1f4", zorder=0, lw=0)
     ax.set_xlabel(f"{study.metric.name}, difference from {short(names[study.baseline])} at the same seed ({_better(study)})")
-    data = table[["arm", "n", "difference", "low", "high", "p", "p_holm", "refused"]]
+    data = table[["arm", "n", "difference", "low", "high", "p", "p_holm", "verdict", "refused"]]
     data = data.join(table[["tokens_per_s_ratio", "total_params_percent", "active_params_percent"]])
-    data = data.assign(seeds=[" ".join(map(repr, values)) for values in seeds])
+    data = data.assign(seeds=[json.dumps(values) for values in seeds])
     caption = (
         "Large marks are means over seeds with 95 % t intervals, small dots the single seeds. Blue circles are better and "
-        "orange squares worse by more than the interval; hollow diamonds cannot be distinguished from the "
-        "baseline or, with †, not compared with it."
+        f"orange squares worse by their verdict ({study.needed} seeds are needed); hollow diamonds have none, or one that "
+        "leaves it open; those with † are not compared."
     )
     if study.noise["df"]:
         caption += " Grey band: one standard deviation of a single run over seeds, the size of chance."
@@ -66,7 +67,6 @@ def axis_plot(study: Comparison, effects: pd.DataFrame) -> Drawing | None:
     if effects.empty:
         return None
     rows, decimals = effects.to_dict("records"), study.decimals
-    lower, higher = ("good", "bad") if study.metric.lower_is_better else ("bad", "good")
     intervals = [delta(row, decimals) for row in rows]
     columns = {
         "difference [95 %]": intervals,
@@ -76,12 +76,12 @@ def axis_plot(study: Comparison, effects: pd.DataFrame) -> Drawing | None:
     }
     labels = [f"{row['axis']}: {row['level']} for {row['base']}" for row in rows]
     figure, ax = _rows(labels, columns)
-    kinds = [lower if row["high"] < 0 else higher if row["low"] > 0 else "open" for row in rows]
-    _intervals(ax, rows, kinds, [[row["smallest"], row["largest"]] for row in rows])
+    _intervals(ax, rows, list(effects["kind"]), [[row["smallest"], row["largest"]] for row in rows])
     ax.set_xlabel(f"{study.metric.name}, change from one option alone ({_better(study)})")
     caption = (
         "One option swapped for another with all other choices and the seed the same, averaged over every setting of the other "
-        "axes and then over seeds. Small dots: the settings in which it did least and most; far apart, the axes interact."
+        "axes and then over seeds. Blue is better and orange worse by the verdict, corrected for the number of options. Small "
+        "dots: the settings in which it did least and most; far apart, the axes interact."
     )
     summary = "; ".join(f"{name} {text}" for name, text in zip(labels, intervals, strict=True))
     alt = f"What each option alone does to {study.metric.name}: {summary}."
@@ -124,7 +124,7 @@ def _intervals(ax: Axes, rows: list[dict[Any, Any]], kinds: list[str], points: l
     ax.set_xlim(left, right)
     for y, (row, kind, seeds) in enumerate(zip(rows, kinds, points, strict=True)):
         if not math.isfinite(row["difference"]):
-            reason = row.get("refused") or "nothing to compare"
+            reason = short(row.get("refused") or "nothing to compare", 60)
             ax.text(0, y, reason, fontsize=8, color=GREY, style="italic", ha="center", va="center")
             continue
         marker, edge, face = MARKS[kind]

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.compare import Comparison, pareto_front, short_names
+from analysis.compare import Comparison, comparable_speeds, pareto_front, short_names, speed_conditions
 from analysis.digits import si
 from analysis.style import (
     BLUE,
@@ -87,7 +87,8 @@ def pareto(study: Comparison) -> Drawing | None:
     arms = study.arms[study.arms["mean"].notna()]
     ahead = ~arms["causal"] & bool(study.arms["causal"].to_dict()[study.baseline])
     arms = arms[~ahead]
-    shown = [column for column in COSTS if arms[column].nunique() > 1]
+    timed = comparable_speeds(speed_conditions(study.runs), *map(str, arms.index))
+    shown = [column for column in COSTS if arms[column].nunique() > 1 and (timed or column != "tokens_per_s")]
     if not shown:
         return None
     low, high = _room_for(arms)
@@ -111,6 +112,8 @@ def pareto(study: Comparison) -> Drawing | None:
     )
     if not arms["mean"].between(low, high).all():
         caption += " What lies far outside is drawn at the edge; its number is in the CSV."
+    if not timed:
+        caption += " Speeds are left out: not all runs had the same device and number of threads."
     if ahead.any():
         caption += " Arms that see later tokens (†) are left out."
     best = [f"against {column}: {', '.join(part.index[part['front']])}" for column, part in zip(shown, parts, strict=True)]

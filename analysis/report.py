@@ -16,52 +16,50 @@ import pandas as pd
 
 from analysis import digits, findings, plots, plots_cost, plots_curves, plots_moe
 from analysis.axes import axis_effects
-from analysis.compare import ENOUGH, MATCHED, Comparison, compare, non_causal_arms, short_names
+from analysis.compare import MATCHED, Comparison, compare, non_causal_arms, short_names, thread_counts
 from analysis.findings import terminal_table
-from analysis.load import RecordError, choices, load, load_curves, load_routing
+from analysis.load import choices, read
+from analysis.spreadsheet import csv
 from analysis.style import Drawing
+from runs.job.record import RecordError
 
 __all__ = ["build", "main", "terminal_table"]
 
 
-def build(path: str | Path, baseline: str | None = None) -> Path:
-    """Writes <study>/report/ (index.html, runs.csv, curves.csv, verdicts.json, figures/) and returns the page's path.
+def build(path: str | Path, baseline: str | None = None) -> tuple[Path, Comparison]:
+    """Writes <study>/report/ (index.html, runs.csv, curves.csv, verdicts.json, figures/); the page's path, and what it tells.
 
     The same records give the same bytes; every file is replaced whole, the page last. Nothing else on disk is touched.
     """
-    runs = load(path)
-    study = compare(runs, baseline)
-    folders = {Path(folder).parent for folder in runs["folder"]}
+    records = read(path)
+    study = compare(records.runs, baseline, records.set_aside)
+    folders = {Path(folder).parent for folder in records.runs["folder"]}
     if len(folders) > 1 or Path(path).resolve() not in {
         folder.resolve() for folder in (*folders, *(f.parent for f in folders))
     }:
         raise RecordError(f"{path}: a report is about one study; give the folder that holds its runs ({min(folders)})")
-    effects, curves, routing = axis_effects(study), load_curves(path), load_routing(path)
-    sections = _figures(study, effects, curves, routing)
-    files = {
+    effects = axis_effects(study)
+    sections = _figures(study, effects, records.curves, records.routing)
+    figures = {
         name: content for drawings in sections.values() for drawing in drawings for name, content in drawing.files().items()
     }
     target = folders.pop() / "report"
+    verdicts_text = json.dumps(verdicts(study, effects), indent=2, allow_nan=False) + "\n"
+    files = {f"figures/{name}": content for name, content in figures.items()}
+    files |= {"runs.csv": csv(records.runs.drop(columns="folder")), "curves.csv": csv(records.curves)}
+    files |= {"routing.csv": csv(records.routing)} if len(records.routing) else {}
+    files |= {"verdicts.json": verdicts_text.encode(), "index.html": _page(study, effects, sections, figures).encode()}
+    _refuse_links(target, target / "figures", *(target / name for name in files))
     for name, content in files.items():
-        _write(target / "figures" / name, content)
-    for old in (target / "figures").glob("*") if files else []:
-        if old.name not in files and old.is_file():
+        _write(target / name, content)
+    for old in (target / "figures").glob("*") if figures else []:
+        if old.name not in figures and old.is_file():
             old.unlink()  # a figure of an earlier state of the study
-    _write(target / "runs.csv", _csv(runs.drop(columns="folder")))
-    _write(target / "curves.csv", _csv(curves))
-    if len(routing):
-        _write(target / "routing.csv", _csv(routing))
-    _write(target / "verdicts.json", (json.dumps(verdicts(study, effects), indent=2, allow_nan=False) + "\n").encode())
-    _write(target / "index.html", _page(study, effects, sections, files).encode())
-    return target / "index.html"
+    return target / "index.html", study
 
 
 def verdicts(study: Comparison, effects: pd.DataFrame) -> dict[str, Any]:
-    """The paired comparisons for other programs; unknown values are null, and a verdict needs enough seeds."""
-    rows = study.differences.to_dict("records")
-    for row in rows:
-        verdict = row["reading"] if row["p"] < 0.05 and row["reading"] != "unclear" else "inconclusive"
-        row["verdict"] = verdict if row["n"] >= ENOUGH and not row["ahead"] else None
+    """The paired comparisons for other programs; unknown values are null, as is a verdict for want of seeds."""
     content = {
         "study": study.runs["study"].iloc[0],
         "metric": study.metric.column,
@@ -69,8 +67,10 @@ def verdicts(study: Comparison, effects: pd.DataFrame) -> dict[str, Any]:
         "baseline": study.baseline,
         "baseline_mean": study.arms.loc[study.baseline, "mean"],
         "seeds": sorted(study.runs["seed"].unique()),
+        "seeds_needed": study.needed,
         "noise": study.noise,
-        "comparisons": rows,
+        "set_aside": [run._asdict() for run in study.set_aside],
+        "comparisons": study.differences.to_dict("records"),
         "axes": effects.to_dict("records"),
     }
     return _plain(content)
@@ -108,6 +108,7 @@ def _page(study: Comparison, effects: pd.DataFrame, sections: dict[str, list[Dra
         name=study.runs["study"].iloc[0],
         names=short_names(study),
         ahead=non_causal_arms(study),
+        seeds=study.runs["seed"].nunique(),
         facts=_facts(study.runs, study),
         findings=findings.findings(study, effects),
         cautions=findings.cautions(study),
@@ -118,7 +119,6 @@ def _page(study: Comparison, effects: pd.DataFrame, sections: dict[str, list[Dra
         images=images,
         runs=study.runs.sort_values(["arm", "seed"], kind="stable").to_dict("records"),
         any_error=bool(study.runs["error"].notna().any()),
-        enough=ENOUGH,
     )
 
 
@@ -152,7 +152,7 @@ def _facts(runs: pd.DataFrame, study: Comparison) -> list[tuple[str, str]]:
         ),
         ("Data", f"{values('data')}, SHA-256 {values('data_sha256', 10)}"),
         ("Size", f"{values('size')}, tokenizer {values('tokenizer')}"),
-        ("Machine", f"{values('device')}, {values('threads')} threads"),
+        ("Machine", f"{values('device')}, {digits.listed(thread_counts(runs)) or 'not recorded'} threads"),
         ("Code", f"torch {values('torch')}, Python {values('python')}, commit {values('git_commit', 8)}{dirty}"),
     ]
 
@@ -167,8 +167,11 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _csv(table: pd.DataFrame) -> bytes:
-    return table.to_csv(index=False, lineterminator="\n").encode()
+def _refuse_links(*targets: Path) -> None:
+    """A link in somebody else's study would lead what is written, and what is deleted, to another place."""
+    for target in targets:
+        if target.is_symlink():
+            raise RecordError(f"{target}: a link to {os.readlink(target)}, and a report is written to plain files; remove it")
 
 
 def _write(file: Path, content: bytes) -> None:
@@ -189,12 +192,11 @@ def main(arguments: list[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal without a minus sign still gets its table
     try:
-        page = build(parsed.study, parsed.baseline)
-        table = terminal_table(load(parsed.study), parsed.baseline)
+        page, study = build(parsed.study, parsed.baseline)
     except (RecordError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    print(f"{table}\nreport: {page}")
+    print(f"{terminal_table(study)}\nreport: {page}")
     return 0
 
 

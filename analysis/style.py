@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +24,7 @@ from matplotlib.transforms import Bbox
 
 from analysis import digits
 from analysis.compare import Comparison
+from analysis.spreadsheet import csv
 
 # Okabe and Ito's colours, by value since old matplotlibs lack the name; their yellow is left out: too faint for a line on white
 BLACK, BLUE, VERMILLION, GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"
@@ -51,6 +54,7 @@ RC = {
     "grid.color": "#eceef1",
     "grid.linewidth": 0.8,
     "text.color": INK,
+    "text.parse_math": False,  # a name with two dollar signs is a name
     "xtick.color": GREY,
     "ytick.color": GREY,
     "xtick.labelcolor": INK,
@@ -83,19 +87,27 @@ class Drawing:
 
     def files(self) -> dict[str, bytes]:
         """file name -> content: the picture twice and its numbers."""
-        with mpl.rc_context(RC):
+        with _drawing():
             return {
                 f"{self.name}.svg": _saved(self.figure, "svg", {"Date": None, "Creator": None}),
                 f"{self.name}.png": _saved(self.figure, "png", {"Software": None}),
-                f"{self.name}.csv": self.data.to_csv(index=False, lineterminator="\n").encode(),
+                f"{self.name}.csv": csv(self.data),
             }
+
+
+@contextlib.contextmanager
+def _drawing() -> Iterator[None]:
+    """In this style; a letter that the font lacks is drawn as a box, and that is no reason for a warning."""
+    with mpl.rc_context(RC), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
 
 
 def styled(draw: Callable[..., Drawing | None]) -> Callable[..., Drawing | None]:
     """Draws in this style and leaves the process's own settings alone."""
 
     def wrapper(*args: object) -> Drawing | None:
-        with mpl.rc_context(RC):
+        with _drawing():
             return draw(*args)
 
     return wrapper

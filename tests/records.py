@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runs.job import record
+
 BASE = {"ffn": "dense", "mixer": "mha", "norm": "layernorm", "block": "pre_norm", "position": "learned"}
 REST = {"pattern": "full", "router": "topk", "data": "python_source", "size": "nano", "optim": "adamw", "tokenizer": "bytes"}
 
@@ -50,10 +52,12 @@ def config(
     chosen = BASE | REST | choices
     moe = {"n_experts": 8, "top_k": 2} if chosen["ffn"].startswith("moe") else {}
     own = {key: value for key, value in train.items() if key not in ("log_every", "checkpoint_every")}
+    label = label or arm or ", ".join(chosen[axis] for axis in BASE)
     return {
-        "schema": 2,
-        "label": label or arm or ", ".join(chosen[axis] for axis in BASE),
-        "arm_hash": hashlib.sha256(json.dumps([chosen, own]).encode()).hexdigest(),
+        "schema": record.SCHEMA,
+        "label": label,
+        "arm_hash": _hash([chosen, own]),
+        "identity": _hash([chosen, own, label, seed]),
         "seed": seed,
         "out": "runs/out",
         "causal": True,
@@ -67,6 +71,10 @@ def config(
         "study": {"name": study, "arm": arm, "baseline": "baseline" if arm else None},
         "choices": chosen,
     }
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def write_run(
@@ -83,18 +91,26 @@ def write_run(
         "git_dirty": False,
     }
     machine |= {"data_sha256": "a3f1c9" + "0" * 58, "peak_flops": 9.1e10, "started": "2026-01-01T00:00:00"} | env
-    (folder / "config.json").write_text(json.dumps(content))
-    (folder / "env.json").write_text(json.dumps(machine))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    record.write_json(folder / record.CONFIG, content)
+    record.write_json(folder / record.ENV, machine)
+    (folder / record.METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
     if summary is not None:
-        (folder / "summary.json").write_text(json.dumps(summary))
+        record.write_summary(folder, summary | {"identity": content["identity"]})
+
+
+def change(folder: Path, file: str, **values: Any) -> None:
+    """Other values in a file of a run, as if the run had written them."""
+    content = record.read_json(folder / file) | values
+    record.write_json(folder / file, content)
+    if (folder / record.SUMMARY).exists():
+        record.write_summary(folder, record.read_json(folder / record.SUMMARY))
 
 
 def summary(status: str = "done", **metrics: float | None) -> dict[str, Any]:
     """A summary with these metrics, and a plain cost."""
     cost = {"total_params": 1_000_000, "active_params": 1_000_000, "flops_per_token": 2e6, "train_flops": 1e13}
     cost |= {"state_bytes": 4096, "tokens_per_s": 25000.0, "step_ms": 160.0, "mfu": 0.3, "peak_memory_bytes": 4e8}
-    return {"status": status, "error": None, "identity": "0" * 64, "causal": True, "metrics": metrics, "cost": cost}
+    return {"status": status, "error": None, "causal": True, "metrics": metrics, "cost": cost}
 
 
 def run(
@@ -118,6 +134,31 @@ def write_study(
             rows, end = _rows(kind, content, random.Random(f"{arm} {seed}"), shared=random.Random(seed).gauss(0, 0.012))
             write_run(folder, content, end, rows, started=f"2026-01-01T{place:02d}:{seed:02d}:00")
     return out / name
+
+
+OWNED = "owned"  # what a page's title becomes if any of these is more than text
+HOSTILE = (
+    f"<script>document.title='{OWNED}'</script>",
+    f"\"><img src=x onerror=document.title='{OWNED}'>",
+    f"</title></style><svg onload=document.title='{OWNED}'>--><!--",
+    "{{ 7 * 7 }} {% raw %} $\\frac{$ \u4f60\u597d \U0001f600",
+    '=HYPERLINK("x")',
+)
+
+
+def hostile(out: Path) -> Path:
+    """A study whose every name is markup, a formula or a format: labels, choices, errors, folders, its own name."""
+    study = out / HOSTILE[0].replace("/", "|")
+    for seed in (0, 1):
+        for place, label in enumerate((*HOSTILE, "damaged")):
+            content = config(label, seed, {"ffn": label, "data": HOSTILE[place % 4]}, study=HOSTILE[0])
+            content["study"]["baseline"] = HOSTILE[1]
+            rows, end = _rows(Arm(0.01 * place), content, random.Random(place), shared=0.01 * seed)
+            folder = study / f"{label.replace('/', '|')} {seed}"
+            failed = {"status": "failed", "error": label, "metrics": {}} if (place, seed) == (2, 1) else {}
+            write_run(folder, content, end | failed, rows, device=label, torch=label, git_commit=label)
+    (folder / record.ENV).write_text("")
+    return study
 
 
 def _rows(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,10 @@ from scipy import stats
 
 from analysis import RecordError, load
 from analysis.axes import axis_effects
-from analysis.compare import compare, holm, pareto_front, short_names, sign_flip_p, t_interval, welch_interval
-from analysis.findings import cautions
+from analysis.compare import compare, pareto_front, short_names, sign_flip_p, t_interval, welch_interval
+from analysis.digits import MINUS
+from analysis.findings import cautions, findings
+from analysis.verdict import decide, holm, seeds_needed
 from tests import records
 
 
@@ -138,12 +140,67 @@ def test_arms_of_one_config_measure_the_noise(tmp_path: Path) -> None:
     assert study.differences["note"].tolist() == ["no seed that both this arm and the baseline finished"]
 
 
-def test_six_agreeing_seeds_are_a_verdict(tmp_path: Path) -> None:
-    noise = [0.00, 0.01, -0.01, 0.02, -0.02, 0.0]
-    table = {"baseline": dict(enumerate(2.0 + s for s in noise)), "moe": {s: 1.9 + 0.5 * n for s, n in enumerate(noise)}}
-    row = compare(write(tmp_path, table)).differences.iloc[0]
-    assert (row["reading"], row["kind"], row["n"], row["note"]) == ("lower", "good", 6, "")
-    assert row["p"] == 2 / 64
+NOISE = [0.00, 0.01, -0.01, 0.02, -0.02, 0.0, 0.01, -0.01, 0.0]
+
+
+def arms(*names: str, seeds: int) -> dict[str, dict[int, float | None]]:
+    """A baseline, and arms that are lower than it at every seed."""
+    better = {name: {seed: 1.9 + 0.5 * noise for seed, noise in enumerate(NOISE[:seeds])} for name in names}
+    return {"baseline": {seed: 2.0 + noise for seed, noise in enumerate(NOISE[:seeds])}, **better}
+
+
+def test_six_agreeing_seeds_are_a_verdict_on_one_arm(tmp_path: Path) -> None:
+    row = compare(write(tmp_path, arms("moe", seeds=6))).differences.iloc[0]
+    assert (row["reading"], row["verdict"], row["kind"], row["n"], row["note"]) == ("lower", "lower", "good", 6, "")
+    assert row["p"] == row["p_holm"] == 2 / 64
+
+
+def test_more_arms_need_more_seeds(tmp_path: Path) -> None:
+    assert [seeds_needed(claims) for claims in (0, 1, 2, 4, 8, 9, 47)] == [6, 6, 7, 8, 9, 9, 11]
+    study = compare(write(tmp_path, arms("moe", "gqa", seeds=6)))
+    assert study.needed == 7 and study.differences["p"].tolist() == [2 / 64] * 2
+    assert study.differences["verdict"].tolist() == [None, None] and set(study.differences["kind"]) == {"open"}
+    assert study.differences["note"].tolist() == ["n = 6 seeds: an interval, not a verdict (7 needed)"] * 2
+
+
+def test_without_a_verdict_no_sentence_claims_one(tmp_path: Path) -> None:
+    text = " ".join(findings(compare(write(tmp_path / "few", arms("moe", "gqa", seeds=6)))))
+    assert "Measured, without a verdict yet (7 seeds needed): " in text and "Against the baseline" not in text
+    assert f"gqa {MINUS}0.100 [{MINUS}0.107, {MINUS}0.093]" in text
+    text = " ".join(findings(compare(write(tmp_path / "enough", arms("moe", "gqa", seeds=7)))))
+    assert re.search(r"Against the baseline, \w+ is 0\.10\d bits per byte lower \[.*\] at .* Lower as well: \w+ \(", text)
+    assert "without a verdict" not in text
+
+
+def claims(draws: np.ndarray) -> pd.DataFrame:
+    """A null study: what each arm (row) differs from a shared baseline (the last row), seed by seed, decided."""
+    rows = []
+    for values in draws[:-1] - draws[-1]:
+        _, low, high = t_interval(values)
+        rows.append({"n": len(values), "p": sign_flip_p(values), "low": low, "high": high})
+    return decide(pd.DataFrame(rows), lower_is_better=True)
+
+
+def test_studies_without_any_effect_seldom_end_with_a_verdict() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.02, (200, 9, seeds_needed(8)))  # 200 studies of 8 arms and a baseline
+    studies = [claims(draws) for draws in noise]
+    false = sum(table["verdict"].isin(["lower", "higher"]).any() for table in studies)
+    assert 0 < false <= 0.05 * len(studies)
+    assert sum((table["p"] < 0.05).any() for table in studies) > 0.15 * len(studies)  # what p alone would have called
+
+
+def test_eight_seeds_are_no_verdict_on_eight_arms() -> None:
+    for draws in np.random.default_rng(1).normal(0, 0.02, (60, 9, 8)):
+        table = claims(draws)
+        assert table["verdict"].isna().all() and (table["kind"] == "open").all()
+
+
+def test_the_verdict_goes_by_the_corrected_p() -> None:
+    table = pd.DataFrame({"n": 9, "p": [0.004, 0.03, 0.04, 0.9], "low": -2.0, "high": [-1.0, -1.0, -1.0, 1.0]})
+    decided = decide(table, lower_is_better=False)
+    assert decided["p_holm"].tolist() == pytest.approx([0.016, 0.09, 0.09, 0.9])
+    assert decided["verdict"].tolist() == ["lower", "inconclusive", "inconclusive", "inconclusive"]
+    assert decided["kind"].tolist() == ["bad", "open", "open", "open"]
 
 
 @pytest.mark.parametrize(
@@ -159,8 +216,7 @@ def test_other_data_or_another_budget_is_refused(tmp_path: Path, change: dict[st
         records.run(tmp_path, "baseline", seed, 2.0)
         train = {name: value for name, value in change.items() if name != "data_sha256"}
         folder = records.run(tmp_path, "moe", seed, 1.5, **train)
-        env = json.loads((folder / "env.json").read_text())
-        (folder / "env.json").write_text(json.dumps(env | {name: value for name, value in change.items() if name not in train}))
+        records.change(folder, "env.json", **{name: value for name, value in change.items() if name not in train})
     row = compare(load(tmp_path)).differences.iloc[0]
     assert (row["reading"], row["refused"], row["n"]) == ("refused", reason, 0)
     assert math.isnan(row["difference"]) and row["note"] == f"refused: {reason}"
@@ -175,20 +231,20 @@ def test_a_loss_per_token_does_not_compare_between_tokenizers(tmp_path: Path) ->
 
 def test_accuracy_is_the_measure_of_probes_and_higher_is_better(tmp_path: Path) -> None:
     for arm, value in (("baseline", 0.5), ("moe", 0.7)):
-        for seed in (0, 1, 2):
+        for seed in range(6):
             summary = records.summary(val_accuracy=value + 0.01 * seed * (arm == "moe"), val_loss=1.0)
             records.write_run(tmp_path / "demo" / f"{arm}{seed}", records.config(arm, seed, {}), summary, [])
     study = compare(load(tmp_path))
     assert (study.metric.column, study.arms.index[0]) == ("val_accuracy", "moe")
-    assert study.differences[["reading", "kind"]].iloc[0].tolist() == ["higher", "good"]
+    assert study.differences[["verdict", "kind"]].iloc[0].tolist() == ["higher", "good"]
 
 
 def test_an_arm_that_sees_later_tokens_is_marked_and_never_better(tmp_path: Path) -> None:
-    runs = write(tmp_path, {"baseline": {0: 2.0, 1: 2.1, 2: 2.2}, "expert_choice": {0: 1.0, 1: 1.1, 2: 1.2}})
+    runs = write(tmp_path, arms("expert_choice", seeds=6))
     runs.loc[runs["arm"] == "expert_choice", "causal"] = False
     study = compare(runs)
     row = study.differences.iloc[0]
-    assert (row["ahead"], row["kind"], row["reading"]) == (True, "open", "lower")
+    assert (row["ahead"], row["verdict"], row["kind"], row["reading"]) == (True, None, "open", "lower")
     assert row["note"].startswith("sees later tokens") and short_names(study)["expert_choice"] == "expert_choice †"
 
 
@@ -232,6 +288,7 @@ def test_axis_effects_of_a_grid_by_hand(tmp_path: Path) -> None:
     assert table.loc["moe", "low"] == pytest.approx(-0.21 - 4.302653 * 0.01 / math.sqrt(3), abs=1e-6)
     assert table.loc["moe", ["smallest", "largest"]].tolist() == pytest.approx([-0.23, -0.19])
     assert table.loc["rotary", "difference"] == pytest.approx(-0.12)
+    assert table["p_holm"].tolist() == [0.5, 0.5] and table["verdict"].isna().all() and set(table["kind"]) == {"open"}
     assert short_names(study) == {
         "dense, learned": "baseline",
         "moe, learned": "moe",
@@ -256,3 +313,16 @@ def test_the_baseline_is_found_by_its_given_name_and_its_absence_is_said(tmp_pat
     assert not [line for line in cautions(compare(runs)) if "as its baseline" in line]
     lost = compare(runs.assign(baseline="nobody"))
     assert any("names nobody as its baseline, and no arm is called so" in line for line in cautions(lost))
+
+
+def test_speeds_are_compared_only_at_equal_threads(tmp_path: Path) -> None:
+    runs = write(tmp_path, {"baseline": {0: 2.0, 1: 2.0}, "moe": {0: 1.9, 1: 1.9}, "gqa": {0: 2.1, 1: 2.1}})
+    assert compare(runs).differences["tokens_per_s_ratio"].tolist() == [1.0, 1.0]
+    assert not [line for line in cautions(compare(runs)) if "threads" in line]
+    for threads in ("1", "1, 2", None):
+        runs.loc[(runs["arm"] == "moe") & (runs["seed"] == 1), "threads"] = threads
+        ratios = compare(runs).differences.set_index("arm")["tokens_per_s_ratio"]
+        assert math.isnan(ratios["moe"]) and ratios["gqa"] == 1.0
+    runs.loc[runs["arm"] == "moe", "threads"] = "1"
+    (caution,) = [line for line in cautions(compare(runs)) if "threads (1, 2): results of equal seeds differ" in line]
+    assert "speed" not in " ".join(findings(compare(runs), None)).replace(caution, "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import RecordError, load, load_curves, load_routing
+from analysis import RecordError, load, load_curves, load_routing, read
 from analysis.load import choices
 from tests import records
 
@@ -98,84 +99,230 @@ def test_routing_has_one_row_per_expert_and_shares_sum_to_one(study: Path) -> No
 def test_a_step_logged_again_after_a_resume_counts_once(tmp_path: Path) -> None:
     folder = records.run(tmp_path, "moe", 0, 2.1)
     rows = [{"step": 20, "split": "train", "loss": 3.0}, {"step": 20, "split": "train", "loss": 2.5}]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    log(folder, *map(json.dumps, rows), "")
     assert load_curves(folder)["loss"].tolist() == [2.5]
 
 
-def test_a_half_written_last_line_is_forgiven_only_where_a_run_was_cut_off(tmp_path: Path) -> None:
+def test_steps_come_in_their_order_whatever_that_of_the_lines(tmp_path: Path) -> None:
     folder = records.run(tmp_path, "moe", 0, 2.1)
-    (folder / "metrics.jsonl").write_text('{"step": 20, "split": "train", "loss": 3.0}\n{"step": 40, "spl')
-    with pytest.raises(RecordError, match=r"metrics\.jsonl: not JSON at line 2 column 14"):
-        load_curves(folder)
+    log(folder, *(json.dumps({"step": step, "split": "train", "loss": 1.0}) for step in (40, 20, 60)), "")
+    assert load_curves(folder)["step"].tolist() == [20, 40, 60]
+
+
+def log(folder: Path, *lines: str) -> None:
+    """Other lines in metrics.jsonl, as if the run had written them."""
+    (folder / "metrics.jsonl").write_text("\n".join(lines))
+    records.change(folder, "config.json")
+
+
+def reason(path: Path) -> str:
+    """Why the only run that cannot be read is set aside; the table without steps leaves it out as well."""
+    found = read(path)
+    ((run, why),) = found.set_aside
+    assert run not in set(found.runs["run"]) and "\n" not in why
+    return why
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """A study of two runs; the second is there to be broken."""
+    records.run(tmp_path, "baseline", 0, 2.0)
+    return tmp_path / "demo", records.run(tmp_path, "moe", 0, 2.1)
+
+
+ROW = json.dumps({"step": 20, "split": "train", "loss": 3.0})
+
+
+def test_a_half_written_last_line_is_forgiven_only_where_a_run_was_cut_off(pair: tuple[Path, Path]) -> None:
+    study, folder = pair
+    log(folder, ROW, '{"step": 40, "spl')
+    assert reason(study).startswith("metrics.jsonl: line 2: not JSON (Unterminated string starting at")
     (folder / "summary.json").unlink()
     assert load_curves(folder)["step"].tolist() == [20]
 
 
-def test_garbage_in_the_middle_is_an_error_even_in_a_run_that_was_cut_off(tmp_path: Path) -> None:
-    folder = records.run(tmp_path, "moe", 0, 2.1)
+def test_garbage_in_the_middle_sets_a_run_aside_even_if_it_was_cut_off(pair: tuple[Path, Path]) -> None:
+    study, folder = pair
     (folder / "summary.json").unlink()
-    (folder / "metrics.jsonl").write_text('garbage\n{"step": 20, "split": "train", "loss": 3.0}\n')
-    with pytest.raises(RecordError, match="not JSON at line 1 column 1"):
-        load_curves(folder)
+    log(folder, "garbage", ROW, "")
+    assert "metrics.jsonl: line 1: not JSON" in reason(study)
+    assert load(study)["arm"].tolist() == ["baseline"]
 
 
-def test_the_error_of_a_broken_record_is_one_line_with_file_place_and_remedy(tmp_path: Path) -> None:
-    folder = records.run(tmp_path, "moe", 0, 2.1)
-    (folder / "summary.json").write_text('{\n  "status": "done",\n  "metrics": {"val_')
-    with pytest.raises(RecordError) as caught:
-        load(tmp_path)
-    assert str(caught.value) == (
-        f"{folder}/summary.json: not JSON at line 3 column 15 (Unterminated string starting at); "
-        f"delete the folder {folder} and give the same command again to run it anew"
-    )
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-40])
 
 
-BROKEN = {
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def link(file: Path) -> None:
+    file.rename(file.with_suffix(".real"))
+    file.symlink_to(file.with_suffix(".real"))
+
+
+DAMAGE = {
+    "empty": lambda file: file.write_bytes(b""),
+    "cut": cut,
+    "one bit": flip,
+    "no text": lambda file: file.write_bytes(b"\xff\xfe{}"),
+    "nested": lambda file: file.write_text("[" * 100_000),
+    "gone": Path.unlink,
+    "a link": link,
+    "a folder": lambda file: (file.unlink(), file.mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", ["config.json", "env.json", "metrics.jsonl", "summary.json"])
+def test_a_damaged_file_costs_one_run_and_no_more(tmp_path: Path, name: str, damage: str) -> None:
+    rows = [json.loads(ROW)]
+    for seed in (0, 1):
+        content = records.config("moe", seed, {})
+        records.write_run(tmp_path / "demo" / f"moe-{seed}", content, records.summary(val_bits_per_byte=2.0), rows)
+    study, folder = tmp_path / "demo", tmp_path / "demo" / "moe-1"
+    assert len(load(study)) == 2  # what is remembered of a run must not outlive it
+    DAMAGE[damage](folder / name)
+    if (name, damage) == ("summary.json", "gone"):
+        assert load(study)["status"].tolist() == ["done", "unfinished"]
+        return
+    why = reason(study)
+    assert name in why and str(tmp_path) not in why
+    assert load(study)["seed"].tolist() == [0]
+
+
+STRANGE = {
     "no label": ("config.json", {"label": None}, '"label" is None, text was expected'),
-    "seed is text": ("config.json", {"seed": "zero"}, "\"seed\" is 'zero', a whole number was expected"),
-    "study is text": ("config.json", {"study": "demo"}, '"study" is a str, an object was expected'),
-    "unknown status": ("summary.json", {"status": "fine"}, "\"status\" is 'fine', one of done, failed, diverged, unfinished"),
+    "a label that is a list": ("config.json", {"label": ["a"]}, '"label" is a list, text was expected'),
+    "seed is text": ("config.json", {"seed": "zero"}, "\"seed\" is 'zero', a whole number from 0 was expected"),
+    "seed is huge": ("config.json", {"seed": 10**30}, "a whole number from 0 was expected"),
+    "seed is true": ("config.json", {"seed": True}, '"seed" is True, a whole number from 0 was expected'),
+    "study is text": ("config.json", {"study": "demo"}, "\"study\" is 'demo', an object was expected"),
+    "baseline is a list": ("config.json", {"study": {"baseline": []}}, '"baseline" is a list, text or null was expected'),
+    "steps without end": (
+        "config.json",
+        {"train": {"steps": 10**18, "batch_size": 16, "seq_len": 256}},
+        "4,096,000,000,000,000,000,000 tokens of training, fewer than 2^63 were expected",
+    ),
+    "steps are missing": ("config.json", {"train": {}}, '"steps" is None, a whole number from 0 was expected'),
+    "choices are numbers": ("config.json", {"choices": {"ffn": 3}}, '"ffn" is 3, text or null was expected'),
+    "another version": ("config.json", {"schema": 2}, "config.json: "),
+    "another run's summary": ("summary.json", {"identity": "f" * 64}, "summary.json: "),
+    "unknown status": ("summary.json", {"status": "fine"}, "summary.json: "),
     "metric is text": (
         "summary.json",
         {"metrics": {"val_loss": "low"}},
         "\"val_loss\" is 'low', a number or null was expected",
     ),
+    "metric is huge": ("summary.json", {"metrics": {"val_loss": 10**400}}, "a number or null was expected"),
+    "metric is true": ("summary.json", {"metrics": {"val_loss": True}}, '"val_loss" is True, a number or null was expected'),
     "cost is a list": ("summary.json", {"cost": [1]}, '"cost" is a list, an object was expected'),
+    "causal is text": ("summary.json", {"causal": "no"}, "\"causal\" is 'no', true, false or null was expected"),
+    "error is an object": ("summary.json", {"error": {}}, '"error" is a dict, text or null was expected'),
+    "device is a list": ("env.json", {"device": ["cpu"]}, '"device" is a list, text or null was expected'),
+    "earlier is a number": ("env.json", {"earlier": 3}, '"earlier" is 3, a list of objects or null was expected'),
+    "threads are text": ("env.json", {"threads": "2"}, "\"threads\" is '2', a whole number from 0 was expected"),
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_wrong_schema_says_what_was_expected(tmp_path: Path, name: str) -> None:
-    file, change, message = BROKEN[name]
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_value_of_the_wrong_type_sets_its_run_aside_and_says_what_was_expected(pair: tuple[Path, Path], name: str) -> None:
+    study, folder = pair
+    file, change, message = STRANGE[name]
+    records.change(folder, file, **change)
+    why = reason(study)
+    assert message in why and why.startswith(file) and len(why) < 300
+    assert load(study)["arm"].tolist() == ["baseline"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"step": 20, "split": "routing", "layer": "layers.0.ffn"}', 'line 2: "load" is None, a list of numbers was expected'),
+        ('{"step": 20, "split": "routing", "layer": 3, "load": [1.0]}', 'line 2: "layer" is 3, text was expected'),
+        ('{"step": 20.5, "split": "val"}', 'line 2: "step" is 20.5, a whole number from 0 was expected'),
+        ('{"step": 20, "split": "val", "loss": "low"}', "line 2: \"loss\" is 'low', a number or null was expected"),
+        ('{"step": 20, "split": "val", "loss": NaN}', 'line 2: "loss" is nan, a number or null was expected'),
+        ('{"step": 20, "split": "val", "loss": 1e999}', 'line 2: "loss" is inf, a number or null was expected'),
+        ('{"step": 20, "split": "val", "loss": 1%s}' % ("0" * 5000), "line 2: not JSON"),
+        ("[20]", "line 2 holds a list, an object was expected"),
+        ("[" * 100_000, "line 2: nested too deeply"),
+    ],
+)
+def test_a_strange_row_sets_its_run_aside(pair: tuple[Path, Path], line: str, message: str) -> None:
+    log(pair[1], ROW, line, ROW)
+    assert reason(pair[0]).startswith(f"metrics.jsonl: {message}")
+
+
+def test_numbers_that_json_does_not_have_set_their_run_aside(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    study, folder = pair
+    dumps = json.dumps
+    monkeypatch.setattr(json, "dumps", lambda content, **words: dumps(content, **words | {"allow_nan": True}))
+    for value in (math.nan, math.inf):
+        records.change(folder, "summary.json", metrics={"val_bits_per_byte": value})
+        assert reason(study).startswith("summary.json: ")
+
+
+def test_a_clock_that_goes_backwards_harms_nothing(pair: tuple[Path, Path]) -> None:
+    study, folder = pair
+    records.change(folder, "env.json", started="1969-12-31T23:59:59")
+    lines = [{"step": step, "split": "val", "loss": 1.0, "seconds": -step} for step in (20, 40)]
+    log(folder, *map(json.dumps, lines))
+    assert load_curves(study)["seconds"].tolist() == [-20.0, -40.0]
+
+
+def test_a_copied_run_counts_once(pair: tuple[Path, Path]) -> None:
+    study, folder = pair
+    shutil.copytree(folder, study / "the_same")
+    assert reason(study) == f"a copy of {folder.name}, and a run counts once; delete one of the two"
+    assert sorted(load(study)["arm"]) == ["baseline", "moe"]
+
+
+def test_a_run_of_another_study_does_not_count(pair: tuple[Path, Path]) -> None:
+    study, folder = pair
+    records.run(study.parent, "gqa", 0, 2.2)
+    records.change(folder, "config.json", study={"name": "other"})
+    assert reason(study) == "of study other, not demo as the others"
+    assert sorted(load(study)["arm"]) == ["baseline", "gqa"]
+
+
+def test_odd_text_becomes_one_printable_line(pair: tuple[Path, Path]) -> None:
+    study, folder = pair
+    records.change(folder, "config.json", label="a\nb\x00c\ud800d\u202ee")
+    assert load(study)["arm"].tolist() == ["baseline", "a b\ufffdc\ufffdd\ufffde"]
+
+
+def test_a_folder_keeps_its_name_however_odd(tmp_path: Path) -> None:
+    folder = records.run(tmp_path, "moe", 0, 2.1).rename(tmp_path / "demo" / "a\u200bb")
+    assert load(tmp_path)[["run", "folder"]].to_numpy().tolist() == [["a\ufffdb", str(folder)]]
+
+
+def test_an_error_only_where_no_run_is_whole(tmp_path: Path) -> None:
     folder = records.run(tmp_path, "moe", 0, 2.1)
-    content = json.loads((folder / file).read_text()) | change
-    (folder / file).write_text(json.dumps(content))
-    with pytest.raises(RecordError) as caught:
-        load(tmp_path)
-    assert message in str(caught.value) and file in str(caught.value) and "\n" not in str(caught.value)
+    (folder / "config.json").write_text("{")
+    for function in (load, read):
+        with pytest.raises(
+            RecordError, match=rf"no whole record among 1; the first is {folder.name}, config\.json: "
+        ) as caught:
+            function(tmp_path)
+        assert "\n" not in str(caught.value)
 
 
-def test_other_ways_to_be_broken(tmp_path: Path) -> None:
+def test_all_sessions_of_a_run_tell_their_threads(tmp_path: Path) -> None:
     folder = records.run(tmp_path, "moe", 0, 2.1)
-    (folder / "env.json").write_bytes(b"\xff\xfe{}")
-    with pytest.raises(RecordError, match=r"env\.json: not UTF-8 at byte 0"):
-        load(tmp_path)
-    (folder / "env.json").write_text("[1, 2]")
-    with pytest.raises(RecordError, match="line 1 holds a list, an object was expected"):
-        load(tmp_path)
-    (folder / "env.json").write_text("[" * 100_000)
-    with pytest.raises(RecordError, match=r"env\.json: "):
-        load(tmp_path)
-    (folder / "config.json").unlink()
-    with pytest.raises(RecordError, match=r"config\.json: missing"):
-        load(tmp_path)
+    assert load(tmp_path)["threads"].tolist() == ["2"]
+    records.change(folder, "env.json", threads=1, earlier=[{"threads": 16}, {"threads": 1}, {}])
+    assert load(tmp_path)["threads"].tolist() == ["1, 16"]
 
 
-def test_a_routing_row_without_its_load_is_an_error(tmp_path: Path) -> None:
+def test_what_has_changed_is_read_anew(tmp_path: Path) -> None:
     folder = records.run(tmp_path, "moe", 0, 2.1)
-    (folder / "metrics.jsonl").write_text('{"step": 20, "split": "routing", "layer": "layers.0.ffn"}\n')
-    with pytest.raises(RecordError, match='line 1 has no usable "load"'):
-        load_routing(folder)
+    for value in (2.1, 2.2, 2.3):  # at once: faster than the clock of the disk
+        records.change(folder, "summary.json", metrics={"val_bits_per_byte": value})
+        assert load(tmp_path)["val_bits_per_byte"].tolist() == [value]
 
 
 def test_a_missing_and_an_empty_folder_are_told_apart(tmp_path: Path) -> None:

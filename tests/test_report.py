@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import csv as stdlib_csv
+import html.parser
 import io
 import itertools
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from analysis import findings, load, load_curves, load_routing, plots, plots_cost, plots_curves, plots_moe, report
+from analysis import findings, load, load_curves, load_routing, plots, plots_cost, plots_curves, plots_moe, read, report
 from analysis.axes import axis_effects
 from analysis.compare import compare
-from analysis.digits import MINUS, NONE, TIMES, interval, percent, si, signed, three, tick
+from analysis.digits import MINUS, NONE, TIMES, fixed, interval, percent, si, signed, three, tick, times
+from analysis.spreadsheet import csv
 from analysis.style import Drawing, spread
 from tests import records
 
@@ -29,14 +34,15 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = records.write_study(tmp_path_factory.mktemp("out"), arms=records.ARMS | odd)
 
     def change(run: str, file: str, **values: object) -> None:
-        (path,) = folder.glob(f"{run}-*/{file}")
-        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+        (path,) = folder.glob(f"{run}-*")
+        records.change(path, file, **values)
 
     change(
         "post_norm-s0", "summary.json", status="diverged", metrics={"val_bits_per_byte": None}, error="loss is nan at step 340"
     )
     change("gqa-s2", "summary.json", status="failed", metrics={}, error="<script>alert(1)</script>")
     next(folder.glob("rmsnorm-s1-*/summary.json")).unlink()
+    next(folder.glob("moe_sparse-s2-*/metrics.jsonl")).write_text("{")
     for seed in (0, 1, 2):
         change(f"swiglu-s{seed}", "env.json", data_sha256="b" * 64)
     return folder
@@ -44,7 +50,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(study: Path) -> str:
-    return report.build(study).read_text()
+    return report.build(study)[0].read_text()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -64,16 +70,91 @@ def test_the_page_says_what_went_wrong(page: str) -> None:
         "1 of 3 runs unfinished",
         "refused: different data (bbbbbbbb, baseline a3f1c900)",
         "sees later tokens: not comparable as a language model",
-        "n = 3 seeds: an interval, not a verdict (6 needed)",
+        "n = 3 seeds: an interval, not a verdict (9 needed)",
         "loss is nan at step 340",
+        "<b>Set aside:</b> 1 run whose record is damaged. No number on this page counts it.",
+        "<small>n = 2</small>",
+        "1 run set aside, since the record is damaged",
     ):
         assert words_in_it in page
 
 
-def test_what_a_record_holds_is_text_and_nothing_is_fetched(page: str) -> None:
-    assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
+class Page(html.parser.HTMLParser):
+    """The elements of a page, how often each attribute occurs, and the text that a reader sees."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: Counter[str] = Counter()
+        self.attributes: Counter[str] = Counter()
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements[tag] += 1
+        self.attributes.update(name for name, _ in attrs)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_whatever_a_record_says_is_text(tmp_path: Path, page: str) -> None:
+    folder = records.hostile(tmp_path)
+    path, study = report.build(folder)
+    found, plain = Page(path.read_text()), Page(page)
+    assert found.elements.keys() <= plain.elements.keys() and found.attributes.keys() <= plain.attributes.keys()
+    assert found.elements["script"] == found.elements["title"] == 1
+    for said in (*records.HOSTILE, *(run for run, _ in study.set_aside)):
+        assert said in found.text
+    for picture in (folder / "report" / "figures").glob("*.svg"):
+        tags = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(picture.read_bytes()).iter()}
+        assert tags and not tags & {"script", "img", "a", "foreignObject"}
+
+
+def test_nothing_is_fetched(page: str) -> None:
     assert not re.findall(r"""(?:src|href)=["'](?!data:image/svg|#|figures/|\w+\.(?:csv|json)["'])""", page)
     assert "http" not in re.sub(r"data:image/svg\+xml;base64,[\w+/=]+", "", page)
+
+
+FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '"=1', " '=1", '=HYPERLINK("http://x")')
+
+
+def test_a_spreadsheet_finds_no_formula() -> None:
+    table = pd.DataFrame({"=name": [*FORMULAS, "a\r=1", None], "n": range(-5, 6), "mixed": [-1.5, *FORMULAS, True]})
+    again = pd.read_csv(io.BytesIO(csv(table)), keep_default_na=False)
+    assert again.columns.tolist() == ["'=name", "n", "mixed"]
+    safe = ["'" + text.replace("\r", "\n") for text in FORMULAS]
+    assert again["'=name"].tolist() == [*safe, "a\n=1", ""]
+    assert again["n"].tolist() == list(range(-5, 6))
+    assert again["mixed"].tolist() == ["-1.5", *safe, "True"]
+
+
+def test_no_cell_of_a_report_is_a_formula(tmp_path: Path) -> None:
+    folder = records.hostile(tmp_path)
+    report.build(folder)
+    files = [*(folder / "report").rglob("*.csv")]
+    assert len(files) > 4
+    for file in files:
+        with open(file, newline="") as lines:
+            cells = [cell for row in stdlib_csv.reader(lines) for cell in row]
+        risky = [cell for cell in cells if cell.lstrip(" \"'")[:1] in tuple("=+-@\t\r") and cell[0] != "'"]
+        assert all(re.fullmatch(r"-\d+(\.\d+)?(e-?\d+)?", cell) for cell in risky), risky
+    assert any("'=HYPERLINK" in file.read_text() for file in files)
+
+
+@pytest.mark.parametrize("place", ["report", "report/figures", "report/runs.csv", "report/figures/differences.png"])
+def test_a_link_in_a_study_is_not_written_through(tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
+    study = records.write_study(tmp_path, arms={"baseline": records.Arm(), "gqa": records.Arm(0.1)}, seeds=(0,))
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "figures").mkdir(parents=True)
+    for name in ("index.html", "mine.png", "figures/mine.png"):
+        (elsewhere / name).write_text("mine")
+    (study / place).parent.mkdir(parents=True, exist_ok=True)
+    (study / place).symlink_to(elsewhere if "." not in place else elsewhere / "mine.png")
+    before = contents(elsewhere)
+    assert report.main([str(study)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {study / place}: a link to {elsewhere}") and captured.err.count("\n") == 1
+    assert (contents(elsewhere) == before and not (study / "report" / "index.html").is_file()) or place == "report"
 
 
 def test_every_figure_is_inlined_with_words_and_has_its_files(study: Path, page: str) -> None:
@@ -98,23 +179,28 @@ def test_tables_beside_the_page_hold_the_same_numbers(study: Path, page: str) ->
     assert len(pd.read_csv(study / "report" / "routing.csv")) == len(load_routing(study))
 
 
-def test_verdicts_are_null_below_six_seeds(study: Path, page: str) -> None:
+def test_verdicts_are_null_and_nothing_is_coloured_below_the_seeds_needed(study: Path, page: str) -> None:
     found = json.loads((study / "report" / "verdicts.json").read_text())
     assert (found["study"], found["baseline"], found["metric"]) == ("demo", "baseline", "val_bits_per_byte")
     rows = {row["arm"]: row for row in found["comparisons"]}
-    assert {row["verdict"] for row in rows.values()} == {None}
+    assert found["seeds_needed"] == 9
+    assert {(row["verdict"], row["kind"]) for row in rows.values()} == {(None, "open")}
+    assert not re.search(r'class="(good|bad)"', page)
     assert (rows["swiglu"]["reading"], rows["swiglu"]["difference"]) == ("refused", None)
     assert (rows["rotary"]["reading"], rows["rotary"]["n"]) == ("lower", 3) and rows["rotary"]["low"] < rows["rotary"][
         "high"
     ] < 0
 
 
-def test_verdicts_with_six_seeds(tmp_path: Path) -> None:
+def test_page_and_file_give_the_same_verdicts(tmp_path: Path) -> None:
     arms = {"baseline": records.Arm(), "rotary": records.Arm(-0.2), "same": records.Arm(0.0, choices={"norm": "rmsnorm"})}
-    study = compare(load(records.write_study(tmp_path, arms=arms, seeds=(0, 1, 2, 3, 4, 5))))
-    found = {row["arm"]: row for row in report.verdicts(study, axis_effects(study))["comparisons"]}
-    assert (found["rotary"]["verdict"], found["rotary"]["p"]) == ("lower", 2 / 64)
+    page, _ = report.build(records.write_study(tmp_path, arms=arms, seeds=tuple(range(7))))
+    found = {row["arm"]: row for row in json.loads(page.with_name("verdicts.json").read_text())["comparisons"]}
+    assert (found["rotary"]["verdict"], found["rotary"]["p"], found["rotary"]["p_holm"]) == ("lower", 2 / 128, 4 / 128)
     assert found["same"]["verdict"] == "inconclusive"
+    coloured = re.findall(r'class="(good|bad)">([^<]+)<', page.read_text())
+    assert coloured == [("good", signed(found["rotary"]["difference"]))]
+    assert f"Against the baseline, rotary is {coloured[0][1][1:]} bits per byte lower" in page.read_text()
 
 
 def table(drawing: Drawing | None) -> pd.DataFrame:
@@ -141,7 +227,7 @@ def test_the_csv_of_the_differences_is_what_is_plotted(study: Path) -> None:
         if pd.isna(row["difference"]):
             assert row["arm"] == "swiglu"
             continue
-        seeds = [float(value) for value in row["seeds"].split()]
+        seeds = json.loads(row["seeds"])
         assert any(np.allclose(line, [[row["difference"], place]]) for line in drawn)
         assert any(line.shape == (2, 2) and np.allclose(line, [[row["low"], place], [row["high"], place]]) for line in drawn)
         assert any(len(line) == len(seeds) and np.allclose(line[:, 0], seeds) and line[0, 1] == place + 0.27 for line in drawn)
@@ -257,6 +343,16 @@ def test_a_grid_of_48_arms_gets_its_axes_and_short_names(tmp_path: Path) -> None
     assert "Axis by axis, all else the same: moe for dense" in " ".join(findings.findings(study, axis_effects(study)))
 
 
+def test_absurd_but_finite_numbers_are_drawn(tmp_path: Path) -> None:
+    folder = records.write_study(tmp_path, arms={"baseline": records.Arm(), "gqa": records.Arm(0.1)}, seeds=(0, 1))
+    run = next(folder.glob("gqa-s1-*"))
+    summary = json.loads((run / "summary.json").read_text())
+    cost = summary["cost"] | {"active_params": 1e99, "tokens_per_s": 1e-99}
+    records.change(run, "summary.json", cost=cost, metrics={"val_bits_per_byte": 3.4e38})
+    found = report.build(folder)[0].read_text()
+    assert "+3.40e+38" not in found and "+1.70e+38" in found
+
+
 def test_names_beside_the_lines_do_not_overlap(tmp_path: Path) -> None:
     arms = {"baseline": records.Arm()} | {f"nearly the same {i}": records.Arm(0.0001 * i) for i in range(14)}
     folder = records.write_study(tmp_path, arms=arms, seeds=(0,))
@@ -277,32 +373,32 @@ def test_spread_keeps_order_gap_and_bounds() -> None:
 
 
 def test_terminal_table_has_a_line_per_arm_and_tells_of_failures(study: Path) -> None:
-    text = report.terminal_table(load(study))
+    found = read(study)
+    text = report.terminal_table(compare(found.runs, None, found.set_aside))
     row = next(line for line in text.splitlines() if line.startswith("post_norm "))
     assert row.endswith("2 done, 1 diverged") and "±" in row and "[" in row
     assert "swiglu: refused: different data" in text and "loss is nan at step 340" in text
+    assert re.search(r"^set aside: moe_sparse-s2-\w+: metrics\.jsonl: damaged", text, re.MULTILINE)
     assert all(any(line.startswith(arm) for line in text.splitlines()) for arm in records.ARMS)
 
 
 def test_the_reading_gives_the_numbers_of_the_tables(tmp_path: Path) -> None:
-    for seed, shift in enumerate((0.0, 0.01, -0.01)):
+    for seed, shift in enumerate((0.0, 0.01, -0.01) * 2):
         records.run(tmp_path, "baseline", seed, 2.0)
         records.run(tmp_path, "moe", seed, 1.95 + shift, choices={"ffn": "moe"})
     runs = load(tmp_path)
     runs.loc[runs["arm"] == "moe", ["tokens_per_s", "total_params"]] = [20000.0, 2.1e6]
     text = " ".join(findings.findings(compare(runs)))
     costs = f"0.80{TIMES} the speed, 2.10{TIMES} the parameters and 1.00{TIMES} the active ones"
-    assert f"Against the baseline, moe is 0.050 bits per byte lower [0.025, 0.075] at {costs}." in text
+    assert f"Against the baseline, moe is 0.050 bits per byte lower [0.041, 0.059] at {costs}." in text
     assert "Not at equal parameters: moe." in findings.cautions(compare(runs))
 
 
-def test_main_prints_the_table_and_the_path(
-    study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(report, "build", lambda path, baseline: path / "report" / "index.html")
+def test_main_prints_the_table_and_the_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = records.run(tmp_path, "baseline", 0, 2.0).parent
     assert report.main([str(study)]) == 0
     out = capsys.readouterr().out
-    assert out.endswith(f"report: {study}/report/index.html\n") and "rotary" in out
+    assert out.endswith(f"report: {study}/report/index.html\n") and re.search(r"^baseline +2\.000", out, re.MULTILINE)
 
 
 def test_bad_input_ends_in_one_line_and_exit_code_2(tmp_path: Path, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -319,7 +415,7 @@ def test_bad_input_ends_in_one_line_and_exit_code_2(tmp_path: Path, study: Path,
     folder = records.run(tmp_path, "moe", 0, None, status="diverged")
     assert "no finished run" in complaint(tmp_path / "demo")
     (folder / "config.json").write_text("{")
-    assert "config.json: not JSON at line 1" in complaint(tmp_path / "demo")
+    assert "no whole record among 1; the first is moe" in complaint(tmp_path / "demo")
     shutil.copytree(study, tmp_path / "demo" / "other")
     assert not (tmp_path / "demo" / "report").exists()
 
@@ -343,6 +439,8 @@ def test_numbers_read_well() -> None:
     assert (three(0.9999), three(0.01), three(123456.0)) == ("1.00", "0.0100", "123000")
     assert (signed(-0.0504), signed(0.05), signed(-0.0001), signed(np.nan)) == (f"{MINUS}0.050", "+0.050", "0.000", NONE)
     assert (percent(110.2), percent(-2.04), percent(0.01)) == ("+110 %", f"{MINUS}2.0 %", "=")
+    assert (three(-3.4e38), fixed(3.4e38), times(1e99)) == ("-3.40e+38", "3.40e+38", f"1.00e+99{TIMES}")
+    assert (signed(3.4e38), percent(1e99)) == ("+3.40e+38", "+1.00e+99 %")
     assert (tick(8000.0, 4000.0), tick(2e8, 1e8, "B"), tick(0.0, 1.0, "B")) == ("8k", "200 MB", "0")
     assert (tick(117_200.0, 200.0), tick(117_400.0, 200.0), tick(4500.0, 1500.0)) == ("117.2k", "117.4k", "4.5k")
     assert (three(0.00781), three(169.2), interval(-0.1, 0.2)) == ("0.00781", "169", f"[{MINUS}0.100, +0.200]")
