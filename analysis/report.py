@@ -21,7 +21,7 @@ from analysis.findings import terminal_table
 from analysis.load import choices, read
 from analysis.spreadsheet import csv
 from analysis.style import Drawing
-from runs.job.record import RecordError
+from runs.job.record import RecordError, named
 
 __all__ = ["build", "main", "terminal_table"]
 
@@ -178,7 +178,8 @@ def _write(file: Path, content: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        scratch.write_bytes(content)
+        with named(file):
+            scratch.write_bytes(content)
         os.replace(scratch, file)
     finally:
         scratch.unlink(missing_ok=True)
