@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts import Position
+from ..limits import at_least_one
 from .constant import Constant
 
 
@@ -26,6 +27,7 @@ class RelativeBias(Position):
 
     def __init__(self, *, n_heads: int, n_buckets: int = 32, max_distance: int = 128, causal: bool = True) -> None:
         super().__init__()
+        at_least_one(n_heads=n_heads)
         least = 2 if causal else 4
         if n_buckets < least or n_buckets % least:
             raise ValueError(f"n_buckets is {n_buckets}: a multiple of {least} is needed")
