@@ -34,6 +34,8 @@ class RelativeBias(Position):
         exact = n_buckets // least
         if max_distance <= exact:
             raise ValueError(f"max_distance is {max_distance}: more than the {exact} exact distances is needed")
+        if max_distance > 2**16:
+            raise ValueError(f"max_distance is {max_distance}: at most {2**16} is possible, all are laid out")
         self.n_buckets = n_buckets
         self.max_distance = max_distance
         self.causal = causal

@@ -12,13 +12,16 @@ import inspect
 import os
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from .errors import ConfigError
 from .groups import PACKAGES
+
+LARGEST_FP32 = 3.4e38  # nan and infinity are not below it either
+PLAIN = (type(None), bool, int, float, str, list, dict)
 
 
 def build(node: Any, path: str, **given: Any) -> Any:
@@ -55,8 +58,10 @@ def check_arguments(target: Callable[..., Any], kwargs: dict[str, Any], path: st
     for key, value in kwargs.items():
         if (key not in known and not open_ended) or key in given:
             raise ConfigError(f"{path}.{key}: unknown key; {nearest(key, [k for k in known if k not in given])}")
+        if not finite(value):
+            raise ConfigError(f"{path}.{key}={_shown(value)}: a finite number is expected")
         if key in hints and not fits(value, hints[key]):
-            raise ConfigError(f"{path}.{key}={value!r}: {_name(hints[key])} is expected, not {type(value).__name__}")
+            raise ConfigError(f"{path}.{key}={_shown(value)}: {expected(hints[key])} is expected, not {type(value).__name__}")
     missing = [k for k, p in known.items() if p.default is p.empty and k not in (*kwargs, *given)]
     if missing:
         raise ConfigError(f"{path}: {', '.join(missing)} is missing")
@@ -141,18 +146,40 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, (int, float) if hint is float else hint) and not isinstance(value, bool)
     if origin in (list, tuple, Sequence):
         return isinstance(value, (list, tuple)) and all(fits(v, args[0]) for v in value) if args else True
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping) and all(fits(v, args[-1]) for v in value.values())
     if inspect.isclass(hint) and issubclass(hint, nn.Module):
         return isinstance(value, nn.Module)
+    if inspect.isclass(hint) and isinstance(value, PLAIN):  # what a node may hold that was not built is no object of a class
+        return hint in (Any, object) or (not getattr(hint, "_is_protocol", False) and isinstance(value, hint))
     return True
 
 
-def _name(hint: Any) -> str:
+def finite(value: Any) -> bool:
+    """Whether all numbers in a value can be computed with: whole ones in 64 bits, others in fp32."""
+    if isinstance(value, (list, tuple)):
+        return all(map(finite, value))
+    if isinstance(value, Mapping):
+        return all(map(finite, value.values()))
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return not isinstance(value, float) or abs(value) <= LARGEST_FP32
+
+
+def _shown(value: Any) -> str:
+    text = type(value).__name__ if isinstance(value, nn.Module) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def expected(hint: Any) -> str:
     if hint in (None, type(None)):
         return "null"
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_name(arg) for arg in typing.get_args(hint))
+        return " or ".join(expected(arg) for arg in typing.get_args(hint))
     if typing.get_origin(hint) is typing.Literal:
         return " or ".join(map(str, typing.get_args(hint)))
     if typing.get_origin(hint) in (list, tuple, Sequence):
-        return "a list"
+        return f"a list of {expected(typing.get_args(hint)[0])}"
+    if typing.get_origin(hint) in (dict, Mapping):
+        return "keys with values"
     return str(getattr(hint, "__name__", hint))

@@ -57,7 +57,7 @@ def drop_foreign(config: DictConfig, words: Iterable[str]) -> None:
     for word in words:
         owner, _, name = key_of(word).rpartition(".")
         node = OmegaConf.select(config, owner) if owner and not owner.startswith("hydra") else None
-        if not isinstance(node, DictConfig) or "_target_" not in node or name not in node:
+        if not isinstance(node, DictConfig) or "_target_" not in node or name not in node or name == "_target_":
             continue
         arguments = inspect.signature(locate(str(node["_target_"]), owner)).parameters
         if name not in arguments and all(p.kind is not p.VAR_KEYWORD for p in arguments.values()):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 PIECE = 2**16  # characters encoded as one text: long enough to be quick, short enough to spread over the cores
+LARGEST = 10**7  # vocabulary: the library lays out room for all of it before it learns
 PIECES = 64  # that are encoded at a time, which bounds memory
 
 
