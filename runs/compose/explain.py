@@ -26,6 +26,10 @@ EXPECTED = (*COMPOSING, RecordError, OSError)
 
 def explain(error: BaseException) -> str:
     """One line for an expected error. Hydra's own messages get the nearest real key or option."""
+    return " ".join(_explained(error).split())
+
+
+def _explained(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if found := re.search(r"Could not override '([^']+)'", text):
         return f"{found[1]}: unknown key; {did_you_mean(found[1])}"

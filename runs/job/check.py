@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from arch import Attention, Full, Position
 from arch.init import refuse_undrawable
@@ -43,9 +44,9 @@ def check(run: Run) -> Task:
         refuse_undrawable(task)
         refuse_longer_texts(task, seq_len)
         first = data.batch(seed=run.seed, step=0, batch_size=1, seq_len=seq_len)
-        task(Batch(*(None if tensor is None else tensor.to("meta") for tensor in first)))  # type: ignore[arg-type]
     except (TypeError, RuntimeError, IndexError, ArithmeticError) as error:
         raise ConfigError(f"this model cannot be built: {one_line(error)}") from error
+    try_out(task, first)
     model = task.model
     refuse_idle_patterns(model, max(seq_len, run.size["max_seq"]))
     reported, built = model.cost(seq_len).params, sum(p.numel() for p in model.parameters())  # type: ignore[operator]
@@ -54,6 +55,18 @@ def check(run: Run) -> Task:
     refuse_other_start(run.folder, begin(task, run))
     refuse_more_than_memory(run, needed_memory(run, task))
     return task
+
+
+def try_out(task: Task, batch: Batch) -> None:
+    """A row through a task on the meta device. Raises ConfigError: it does not go through, and in which part."""
+    names, entered = {module: name for name, module in task.named_modules()}, ["model"]
+    hook = register_module_forward_pre_hook(lambda module, _: entered.append(names.get(module) or entered[-1]))
+    try:
+        task(Batch(*(None if tensor is None else tensor.to("meta") for tensor in batch)))  # type: ignore[arg-type]
+    except (TypeError, RuntimeError, IndexError, ArithmeticError) as error:
+        raise ConfigError(f"{entered[-1]}: this model cannot be built: {one_line(error)}") from error
+    finally:
+        hook.remove()
 
 
 def needed_memory(run: Run, task: Task) -> Memory:
