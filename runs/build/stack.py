@@ -22,6 +22,8 @@ def parse(text: str) -> list[tuple[str, ...]]:
 
     Raises: ConfigError: what cannot be read, and where.
     """
+    if not isinstance(text, str):
+        raise ConfigError(f"layers={text!r}: a line of layers is expected, as in '3*mamba2, gqa'")
     tokens, place = [], len(text) - len(text.lstrip())
     while place < len(text):
         found = TOKEN.match(text, place)

@@ -163,6 +163,9 @@ def run_of(resolved: dict[str, Any], choices: Mapping[str, str]) -> Run:
         for key in resolved[group]:
             if f"{group}.{key}" not in leaves():
                 raise ConfigError(f"{group}.{key}: unknown key; {did_you_mean(f'{group}.{key}')}")
+    for key in ("device", "precision"):
+        if key not in resolved["train"]:
+            raise ConfigError(f"train: {key} is missing")
     device = pick_device(resolved["train"]["device"])  # what auto stands for is part of what the run computes
     precision = pick_precision(resolved["train"]["precision"], device)
     settings, machine = settings_of({**resolved["train"], "device": str(device), "precision": precision})

@@ -69,5 +69,5 @@ class ModularAddition(Probe):
         tokens = np.stack([a, b, np.full_like(a, self.modulus)], axis=-1).reshape(batch_size, -1)  # (b, 3 problems)
         targets = no_targets(batch_size, problems * PROBLEM)
         targets[:, PROBLEM - 1 :: PROBLEM] = (a + b) % self.modulus
-        positions = np.broadcast_to(np.arange(seq_len) % PROBLEM, (batch_size, seq_len))
+        positions = np.tile(np.arange(seq_len) % PROBLEM, (batch_size, 1))
         return as_batch(tokens[:, :seq_len], targets[:, :seq_len], positions)
