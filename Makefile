@@ -24,13 +24,16 @@ demo: $(READY)  ## the five axes compared on real text, in minutes, with a repor
 	@$(BIN)/python -m runs.train -m study=demo; code=$$?; $(BIN)/python -m analysis.report runs/out/demo && exit $$code
 
 test: $(READY)  ## the tests that need no GPU
-	$(BIN)/python -m pytest -n auto -m 'not gpu'
+	$(BIN)/python -m pytest -n auto -m 'not gpu and not torture'
+
+torture: $(READY)  ## the long versions: kills, full disks, thousands of runs and of examples, a real browser (an hour)
+	$(BIN)/python -m pytest -m torture -s --hypothesis-profile torture
 
 check: $(READY)  ## format, lint, types and tests: what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto -m 'not gpu'
+	$(BIN)/python -m pytest -n auto -m 'not gpu and not torture'
 
 format: $(READY)  ## rewrite the files in the project's format
 	$(BIN)/ruff format .
@@ -41,4 +44,4 @@ gpu:  ## on a machine with CUDA, with its own torch: fast paths against their tw
 	$(GPU) -m pytest -m gpu
 	@$(GPU) -m runs.train -m study=gpu_card; code=$$?; $(GPU) -m analysis.report runs/out/gpu-card && exit $$code
 
-.PHONY: help setup demo test check format gpu
+.PHONY: help setup demo test check torture format gpu

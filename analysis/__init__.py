@@ -1,5 +1,5 @@
 """The records of runs as tables, comparisons, figures and a report. Never imports torch, never instantiates a record."""
 
-from analysis.load import RecordError, load, load_curves, load_routing
+from .scaling import fit_power_law, fit_routed_law, fit_scaling_law
 
-__all__ = ["RecordError", "load", "load_curves", "load_routing"]
+__all__ = ["fit_power_law", "fit_routed_law", "fit_scaling_law"]

@@ -1,7 +1,7 @@
 """Blocks to build language models from, and the models built from them: torch and einops alone, reusable one by one."""
 
 from .block import OutputNorm, Parallel, Plain, PostNorm, PreNorm, Sandwich
-from .contracts import Block, Cache, ChannelMixer, Cost, Memory, Norm, Pattern, Position, Router, Routing, SequenceMixer
+from .contracts import Block, Cache, ChannelMixer, Cost, Memory, Model, Norm, Pattern, Position, Router, Routing, SequenceMixer
 from .decode import generate
 from .ffn import GLU, MLP, Experts, MoE
 from .losses import load_balance_loss, router_z_loss
@@ -73,6 +73,7 @@ __all__ = [
     "MaskedLMHead",
     "Memory",
     "MoE",
+    "Model",
     "NTKScaling",
     "NativeSparse",
     "NoisyTopK",

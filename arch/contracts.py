@@ -223,6 +223,18 @@ class Block(nn.Module):
         return sum(parts, Cost())
 
 
+class Model(nn.Module):
+    """A whole model, from tokens to logits or to a vector for each of them."""
+
+    @property
+    def causal(self) -> bool:
+        """Whether no output depends on a later token."""
+        raise NotImplementedError
+
+    def cost(self, seq: int) -> Cost:
+        raise NotImplementedError
+
+
 def parameters_only(module: nn.Module) -> Cost:
     """The cost of a block whose arithmetic is element-wise: parameters, no matrix products, no state."""
     n = sum(p.numel() for p in module.parameters())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import typing
 from collections.abc import Callable, Collection, Sequence
@@ -21,6 +22,7 @@ from .compose.explain import CONF, EXPECTED, explain
 from .compose.labels import labelled
 from .compose.overrides import key_of, normal
 from .job.run import Run
+from .job.stop import SIGNALS, Stopped, at_once
 
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -113,12 +115,14 @@ def once(found: Sequence[Point]) -> list[Run]:
 
 
 def guarded(main: Callable[[], int]) -> int:
-    """main's exit code; an expected error becomes one line on stderr and exit code 2."""
+    """main's exit code; an expected error becomes one line on stderr and exit code 2, and so does a signal that asks to end,
+    with 128 and its number."""
+    before = {one: signal.signal(one, at_once) for one in SIGNALS}
     try:
         return main()
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    except Stopped as stopped:
+        print(f"\nstopped by {stopped}; the same command goes on from here", file=sys.stderr)
+        return stopped.code
     except BrokenPipeError:  # as of `| head`: who reads has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -127,6 +131,9 @@ def guarded(main: Callable[[], int]) -> int:
             raise
         print(f"error: {explain(error)}", file=sys.stderr)
         return 2
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def parse(words: Sequence[str], target: Callable[..., Any]) -> dict[str, Any]:

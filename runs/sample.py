@@ -25,6 +25,7 @@ from arch.model.encoder_decoder import ConditionedDecoder
 
 from .build.errors import ConfigError
 from .command import guarded, parse
+from .job.stop import Stopped
 from .tokenizer import Tokenizer
 from .trained import TrainedModel, load
 from .training.device import pick_device
@@ -176,9 +177,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         sample(**parse(argv, sample))
-    except KeyboardInterrupt:
+    except Stopped as stopped:  # who reads has read enough
         print()
-        return 130
+        return stopped.code
     return 0
 
 

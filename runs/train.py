@@ -12,6 +12,7 @@ from __future__ import annotations
 if not __package__:
     raise SystemExit("start it as a module, from the top of the repository: python -m runs.train")
 
+import contextlib
 import sys
 from typing import Any
 
@@ -36,6 +37,9 @@ def main() -> int:
     runs = []
     for run in command.runs:
         try:
+            with contextlib.suppress(record.RecordError):  # another process is in the folder
+                for line in record.mend(run.folder):
+                    print(line, file=sys.stderr)
             if record.status(run.folder) in record.ENDED:
                 refuse_other_data(run, load_data(run))  # nothing is left to train, but it must be this run still
             else:

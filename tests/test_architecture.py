@@ -245,8 +245,16 @@ defaults:
 """,
 }
 APPENDED = {
-    "runs/training/optim.py": "\n\ndef mine(model, *, lr: float):\n    return torch.optim.SGD(model.parameters(), lr=lr)\n",
-    "runs/training/schedule.py": "\n\ndef mine():\n    return lambda step, steps: 0.5\n",
+    "runs/training/optim.py": """
+
+def mine(model, *, lr: float) -> Optimiser:
+    return torch.optim.SGD(model.parameters(), lr=lr)
+""",
+    "runs/training/schedule.py": """
+
+def mine() -> Schedule:
+    return lambda step, steps: 0.5
+""",
 }
 WORDS = {
     "norm": ["norm=mine"],

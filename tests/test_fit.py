@@ -55,9 +55,18 @@ class Rows(list[dict[str, Any]]):
     def save(self, progress: Progress) -> None:
         self.append({"split": "save", "step": progress.step})
 
+    def asked_to_stop(self) -> bool:
+        self.steps += 1
+        return self.steps == self.stop_after
 
-def trained(*overrides: str, lr: float = 1e-3, **changes: Any) -> tuple[torch.nn.Module, Rows, Outcome]:
+    steps, stop_after = 0, None
+
+
+def trained(
+    *overrides: str, lr: float = 1e-3, stop_after: int | None = None, **changes: Any
+) -> tuple[torch.nn.Module, Rows, Outcome]:
     model, rows = tiny_model(*overrides), Rows()
+    rows.stop_after = stop_after
     outcome = fit(
         task=CausalLM().task(model, Words()),
         data=Words(),
@@ -101,6 +110,15 @@ def test_rows_come_when_they_are_due_and_count_everything() -> None:
     assert all(sum(row["load"]) == pytest.approx(1, abs=1e-5) for row in routing)
     assert rows[0]["tokens"] == 2 * 4 * 16 and rows[0]["flops"] == 2 * 4 * 16 * 3 * model.cost(16).flops
     assert outcome.status == "done"
+
+
+@pytest.mark.parametrize("checkpoint_every", [None, 0, 2])
+def test_a_run_that_is_asked_to_stop_says_so_and_saves_what_it_has(checkpoint_every: int | None) -> None:
+    _, rows, outcome = trained(stop_after=3, log_every=4, eval_every=4, checkpoint_every=checkpoint_every)
+    assert (outcome.status, outcome.error, outcome.progress.step) == ("unfinished", "stopped at step 3 of 4", 3)
+    saved = [row["step"] for row in rows if row["split"] == "save"]
+    assert saved == {None: [], 0: [3], 2: [2, 3]}[checkpoint_every]
+    assert [row["step"] for row in rows if row["split"] == "train"][-1] == 3
 
 
 @pytest.mark.parametrize("steps", [1, 4])

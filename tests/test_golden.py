@@ -14,6 +14,7 @@ import torch
 from arch import pop_routings
 from arch.losses import load_balance_loss
 from runs.build.objects import build
+from runs.training.optim import Optimiser
 from tests.lab import BLOCK_GROUPS, COMPANIONS, config, options, tiny_model, tokens
 
 FILE = Path(__file__).with_name("golden.json")
@@ -24,7 +25,7 @@ def losses(variant: str) -> list[float]:
     group = variant.split("=", maxsplit=1)[0]
     overrides = (variant, *COMPANIONS.get(group, ()))
     model = tiny_model(*overrides).train()
-    optimiser = build(config(variant).optim if group == "optim" else config().optim, "optim", model=model)
+    optimiser = build(config(variant).optim if group == "optim" else config().optim, "optim", Optimiser, model=model)
     text, found = tokens(1, 121), []  # longer than the windows of the sparse patterns
     for step in range(3):
         torch.manual_seed(step)

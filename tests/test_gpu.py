@@ -13,6 +13,7 @@ from runs.data.contract import Batch
 from runs.job.execute import compile_layers
 from runs.objective import CausalLM
 from runs.training.fit import Settings, Window, train_step
+from runs.training.optim import Optimiser
 from tests.lab import config, tiny_model, tokens
 
 pytestmark = pytest.mark.gpu
@@ -56,7 +57,7 @@ def losses(variant: str, device: str, bf16: bool, compiled: bool, watched: bool 
     model = tiny_model(*WIDE, variant).to(device).train()
     if compiled:
         compile_layers(model)
-    optimiser = build(config().optim, "optim", model=model)
+    optimiser = build(config().optim, "optim", Optimiser, model=model)
     amp = torch.autocast(device, torch.bfloat16, enabled=bf16)
     found = []
     for step in range(SETTINGS.steps):
@@ -96,7 +97,7 @@ def test_a_training_step_never_waits_for_the_device(variant: str, compiled: bool
 @pytest.mark.parametrize("router", ["topk", "switch", "expert_choice"])
 def test_a_step_over_a_padded_batch_never_waits_either(router: str) -> None:
     model = tiny_model(*WIDE, "ffn=moe", f"router={router}", "position=rotary").to("cuda").train()
-    task, optimiser = CausalLM().task(model, None), build(config().optim, "optim", model=model)
+    task, optimiser = CausalLM().task(model, None), build(config().optim, "optim", Optimiser, model=model)
     amp = torch.autocast("cuda", torch.bfloat16)
     place = torch.arange(128)
     positions = torch.where(place < torch.tensor([[128], [40], [3], [77]]), place, -1)

@@ -92,6 +92,8 @@ def learnt(task: Task, data: Data, *, steps: int, lr: float = 1e-2, accumulate: 
     class Nobody:
         def log(self, row: dict[str, Any]) -> None: ...
         def save(self, progress: Progress) -> None: ...
+        def asked_to_stop(self) -> bool:
+            return False
 
     numbers: dict[str, Any] = {"clip": 1.0, "checkpoint_every": None, "load_balance": 0.0, "router_z": 0.0}
     sizes = {"steps": steps, "batch_size": 32, "seq_len": 16, "accumulate": accumulate}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from arch.decode import generate
 from runs.build.errors import ConfigError
 from runs.command import guarded, parse
 from runs.job.execute import execute
+from runs.job.record import read_json, write_json
 from runs.job.start import restore
 from runs.sample import TextStream, main, sample
 from runs.tokenizer import Bytes, Tokenizer
@@ -144,8 +144,8 @@ def test_a_learnt_tokenizer_writes_and_is_held_to_its_text(trained: Trained, tmp
     assert tokenizer.decode(tokenizer.encode("The sheep")) == "The sheep"
     other = tmp_path / "other"
     shutil.copytree(run, other)
-    env = json.loads((other / "env.json").read_text())
-    (other / "env.json").write_text(json.dumps({**env, "tokenizer_sha256": "0" * 64}))
+    env = read_json(other / "env.json")
+    write_json(other / "env.json", {**env, "tokenizer_sha256": "0" * 64})
     with pytest.raises(ConfigError, match="learnt from other text"):
         load_run(other)
 
@@ -207,6 +207,7 @@ def test_a_model_that_looks_ahead_does_not_write(trained: Trained, capsys: pytes
 
 def test_weights_that_are_not_finite_do_not_write(run: Path, tmp_path: Path) -> None:
     from runs.job.checkpoint import save
+    from runs.job.metrics import NONE
     from runs.training.fit import Progress
 
     broken = tmp_path / "broken"
@@ -214,7 +215,7 @@ def test_weights_that_are_not_finite_do_not_write(run: Path, tmp_path: Path) -> 
     task = restore(broken).task
     torch.nn.init.constant_(task.model.embedding.weight, torch.nan)
     optimiser = torch.optim.SGD(task.parameters(), lr=0.0)
-    save(broken / "checkpoint" / "state.safetensors", task=task, optimiser=optimiser, progress=Progress(2))
+    save(broken, task=task, optimiser=optimiser, progress=Progress(2), rows=NONE)
     with pytest.raises(ConfigError, match="not finite"):
         load_run(broken)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..contracts import Cost, Memory
+from ..contracts import Cost, Memory, Model
 from .decoder import Decoder
 from .embedding import Embedding
 from .encoder import Encoder
 from .stack import StackCache
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(Model):
     """A decoder some of whose layers attend to the output of an encoder.
 
     memory = encoder(source);  logits = decoder(tokens | memory)

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..contracts import Block, Cache, Cost, Memory, Norm
+from ..contracts import Block, Cache, Cost, Memory, Model, Norm
 from .embedding import Embedding
 
 REQUIRED = (
@@ -32,7 +32,7 @@ class StackCache(Cache):
         self.length = 0
 
 
-class Stack(nn.Module):
+class Stack(Model):
     """Layers over an embedding, and a norm at the end.
 
     x_0 = embedding(tokens); x_l = layer_l(x_{l-1}); y = norm(x_L)

@@ -58,4 +58,4 @@ KEYS = {
 AXES = tuple(name for name, key in KEYS.items() if key.axis)
 NODES = tuple(name for name, key in KEYS.items() if key.node)
 BY_NAME = tuple(name for name, key in KEYS.items() if key.by_name)
-PACKAGES = ("arch", *dict.fromkeys(key.package for key in KEYS.values() if key.package), "torch.nn", "torch.optim")
+PACKAGES = ("arch", *dict.fromkeys(key.package for key in KEYS.values() if key.package))

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
+from arch.contracts import Model
 from arch.init import initialise
 
 from .objects import build
 
 
-def build_model(node: dict[str, Any], *, vocab_size: int, seed: int) -> nn.Module:
+def build_model(node: dict[str, Any], *, vocab_size: int, seed: int) -> Model:
     """Each layer is built anew from its own node, so that no two layers share a module, and all weights are drawn.
 
     Args:   node: resolved, every ``layers`` in it a list with one node per block. vocab_size: where the node leaves it open.
     """
-    model: nn.Module = build(filled(node, vocab_size), "model")
+    model = build(filled(node, vocab_size), "model", Model)
     if next(model.parameters()).device.type != "meta":
         initialise(model, seed=seed)
     return model

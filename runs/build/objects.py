@@ -1,52 +1,105 @@
 """The only config -> object code: a node with a `_target_` becomes a call, and what does not fit is refused in one line.
 
-A target must lie under one of PACKAGES or under a package that the user names in $ARCHLAB_PACKAGES: reading somebody
-else's config builds blocks and runs nothing else.
+A place in the config takes only what keeps its contract. That of a run's parts is named by who asks for them, that of their
+own parts by the annotation of the argument: reading somebody else's config builds blocks and runs nothing else.
 """
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import inspect
+import json
 import os
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from torch import nn
 
-from .errors import ConfigError
-from .groups import PACKAGES
+from .errors import ConfigError, nearest
+from .slots import Slot, keeps, slot_of
+from .targets import hints, in_one_line, locate, parameters
+
+T = TypeVar("T")
 
 LARGEST_FP32 = 3.4e38  # nan and infinity are not below it either
 PLAIN = (type(None), bool, int, float, str, list, dict)
 
 
-def build(node: Any, path: str, **given: Any) -> Any:
-    """Turn a resolved config node into what it describes, children first; a node without a `_target_` stays as it is.
+def build(node: Any, path: str, contract: type[T], **given: Any) -> T:
+    """Turn a resolved config node into the object that it describes, parts first.
 
-    Args:   path: the node's place in the config, for messages. given: further arguments, already built.
-    Raises: ConfigError: unknown target or key, wrong type, or whatever the target itself refuses.
+    Args:   path: the node's place in the config, for messages. contract: what the object has to be.
+            given: further arguments, already built.
+    Raises: ConfigError: a class that does not keep its place's contract, an unknown key, a wrong type, or whatever the class
+            itself refuses. All but the last is found before anything is called.
     """
+    check(node, path, contract, tuple(given))
+    built: T = _built(node, path, **given)
+    return built
+
+
+def check(node: Any, path: str, contract: type, given: Sequence[str] = ()) -> None:
+    """Hold a node, and all below it, against contracts and signatures; nothing is called. given: arguments beside it."""
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise ConfigError(f"{path}={_shown(node)}: a {contract.__name__} is expected, that is a node whose _target_ names one")
+    target = locate(node["_target_"], path)
+    if not keeps(target, contract):
+        raise ConfigError(
+            f"{path}._target_={node['_target_']}: a {contract.__name__} is expected; this is no class that inherits "
+            f"{contract.__module__}.{contract.__name__}, and no function that declares to return one"
+        )
+    accepted, annotated = parameters(target, path), hints(target)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+    slots = {key: slot for key in node if key not in given and (slot := slot_of(annotated.get(key)))}
+    plain = {key: value for key, value in node.items() if key != "_target_" and key not in slots}
+    for key, value in plain.items():
+        if _holds_target(value) and (key in accepted or open_ended):
+            raise ConfigError(
+                f"{path}.{key}: nothing is built here; to take a part, {target.__module__}.{target.__name__} has to annotate "
+                f"{key} with the part's contract, such as arch.Norm"
+            )
+    check_arguments(target, plain, path, (*given, *slots))
+    for key, slot in slots.items():
+        _check_part(node[key], f"{path}.{key}", slot)
+
+
+def _check_part(value: Any, path: str, slot: Slot) -> None:
+    if value is None and slot.optional:
+        return
+    if not slot.many:
+        check(value, path, slot.contract)
+    elif isinstance(value, list):
+        for i, part in enumerate(value):
+            check(part, f"{path}.{i}", slot.contract)
+    else:
+        raise ConfigError(f"{path}={_shown(value)}: a list is expected, each a {slot.contract.__name__}")
+
+
+def _built(node: Any, path: str, **given: Any) -> Any:
     if isinstance(node, list):
-        return [build(child, f"{path}.{i}") for i, child in enumerate(node)]
+        return [_built(child, f"{path}.{i}") for i, child in enumerate(node)]
     if not isinstance(node, dict) or "_target_" not in node:
         return node
-    kwargs = {key: build(value, f"{path}.{key}") for key, value in node.items() if key != "_target_"}
-    return call(locate(node["_target_"], path), kwargs, path, **given)
+    kwargs = {key: _built(value, f"{path}.{key}") for key, value in node.items() if key != "_target_"}
+    return _called(locate(node["_target_"], path), path, **kwargs, **given)
 
 
-def call(target: Callable[..., Any], kwargs: dict[str, Any], path: str, **given: Any) -> Any:
+def call(target: Callable[..., T], kwargs: Mapping[str, Any], path: str, **given: Any) -> T:
     """target(**kwargs, **given), after a check of every key and type."""
-    check_arguments(target, kwargs, path, tuple(given))
+    check_arguments(target, dict(kwargs), path, tuple(given))
+    return _called(target, path, **kwargs, **given)
+
+
+def _called(target: Callable[..., T], path: str, /, **kwargs: Any) -> T:
     try:
-        return target(**kwargs, **given)
+        return target(**kwargs)
     except ConfigError:
         raise
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # they speak to the reader of a config
         raise ConfigError(f"{path}: {error}") from error
+    except Exception as error:
+        raise ConfigError(f"{path}: {in_one_line(error)}") from error
 
 
 def check_arguments(target: Callable[..., Any], kwargs: dict[str, Any], path: str, given: Sequence[str] = ()) -> None:
@@ -59,30 +112,12 @@ def check_arguments(target: Callable[..., Any], kwargs: dict[str, Any], path: st
         if (key not in known and not open_ended) or key in given:
             raise ConfigError(f"{path}.{key}: unknown key; {nearest(key, [k for k in known if k not in given])}")
         if not finite(value):
-            raise ConfigError(f"{path}.{key}={_shown(value)}: a finite number is expected")
+            raise ConfigError(f"{path}.{key}={value!r:.80}: a finite number is expected")
         if key in hints and not fits(value, hints[key]):
-            raise ConfigError(f"{path}.{key}={_shown(value)}: {expected(hints[key])} is expected, not {type(value).__name__}")
+            raise ConfigError(f"{path}.{key}={value!r:.80}: {expected(hints[key])} is expected, not {type(value).__name__}")
     missing = [k for k, p in known.items() if p.default is p.empty and k not in (*kwargs, *given)]
     if missing:
         raise ConfigError(f"{path}: {', '.join(missing)} is missing")
-
-
-def locate(target: str, path: str) -> Callable[..., Any]:
-    """The class or function that a dotted name stands for."""
-    allowed = (*PACKAGES, *filter(None, os.environ.get("ARCHLAB_PACKAGES", "").split(",")))
-    if not any(target.startswith(f"{package}.") for package in allowed):
-        raise ConfigError(
-            f"{path}._target_={target}: only {', '.join(allowed)} may be built; "
-            f"name your own package in the environment: ARCHLAB_PACKAGES={target.split('.', maxsplit=1)[0]}"
-        )
-    module, _, name = target.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise ConfigError(f"{path}._target_={target}: {error}") from None
-    except AttributeError:
-        names = [n for n in dir(importlib.import_module(module)) if not n.startswith("_")]
-        raise ConfigError(f"{path}._target_={target}: {module} has no {name}; {nearest(name, names)}") from None
 
 
 def essence(node: Any, path: str) -> Any:
@@ -100,7 +135,7 @@ def essence(node: Any, path: str) -> Any:
     if "_target_" not in node:
         return {key: essence(value, f"{path}.{key}") for key, value in node.items()}
     target = locate(node["_target_"], path)
-    defaults = {key: p.default for key, p in inspect.signature(target).parameters.items()}
+    defaults = {key: p.default for key, p in parameters(target, path).items()}
     found = {"_target_": node["_target_"]}
     paths = getattr(target, "path_arguments", ())
     spelled = {key: absolute(value) if key in paths else value for key, value in node.items()}
@@ -122,13 +157,6 @@ def absolute(path: Any) -> Any:
     if isinstance(path, list):
         return [absolute(part) for part in path]
     return os.path.abspath(os.path.expanduser(path)) if isinstance(path, str) else path
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A closing remark: the known word that was probably meant, or all of them."""
-    known = sorted(set(known) - {word})
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -166,11 +194,6 @@ def finite(value: Any) -> bool:
     return not isinstance(value, float) or abs(value) <= LARGEST_FP32
 
 
-def _shown(value: Any) -> str:
-    text = type(value).__name__ if isinstance(value, nn.Module) else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def expected(hint: Any) -> str:
     if hint in (None, type(None)):
         return "null"
@@ -183,3 +206,13 @@ def expected(hint: Any) -> str:
     if typing.get_origin(hint) in (dict, Mapping):
         return "keys with values"
     return str(getattr(hint, "__name__", hint))
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, default=str)[:80]
+
+
+def _holds_target(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_holds_target, value))
+    return isinstance(value, dict) and ("_target_" in value or any(map(_holds_target, value.values())))

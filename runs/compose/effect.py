@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..build.errors import ConfigError
 from ..build.groups import BY_NAME, KEYS, NODES
-from ..build.objects import locate
+from ..build.targets import locate, parameters
 from .explain import CONF, did_you_mean, leaves
 from .overrides import group_of, key_of
 
@@ -59,7 +58,7 @@ def drop_foreign(config: DictConfig, words: Iterable[str]) -> None:
         node = OmegaConf.select(config, owner) if owner and not owner.startswith("hydra") else None
         if not isinstance(node, DictConfig) or "_target_" not in node or name not in node or name == "_target_":
             continue
-        arguments = inspect.signature(locate(str(node["_target_"]), owner)).parameters
+        arguments = parameters(locate(node["_target_"], owner), owner)
         if name not in arguments and all(p.kind is not p.VAR_KEYWORD for p in arguments.values()):
             with open_dict(node):
                 del node[name]

@@ -12,7 +12,7 @@ from ..build.errors import ConfigError
 from ..build.groups import KEYS
 from ..job import record
 from ..job.run import Run
-from ..job.start import read_run
+from ..job.start import read_run, reading
 from .overrides import group_of
 
 
@@ -22,6 +22,11 @@ def inherit(config: DictConfig, words: Sequence[str]) -> Run:
     Raises: ConfigError: no such run; a word that says otherwise.
     """
     folder = Path(config.run)
+    with reading(folder):
+        return _inherited(config, words, folder)
+
+
+def _inherited(config: DictConfig, words: Sequence[str], folder: Path) -> Run:
     theirs = read_run(folder)
     env = record.read_json(folder / record.ENV) if (folder / record.ENV).is_file() else {}
     if "vocab_size" not in env:

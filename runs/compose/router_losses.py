@@ -8,7 +8,7 @@ from typing import Any
 
 from arch.contracts import Router
 
-from ..build.objects import locate
+from ..build.targets import locate
 from ..job.run import Run
 from ..training.fit import Settings
 from .overrides import key_of

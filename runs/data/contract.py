@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -22,37 +23,37 @@ class Batch(NamedTuple):
     source_positions: Tensor | None = None  # (b, n) int64, as positions
 
 
-class Data(Protocol):
+class Data(ABC):
     """A source of batches that are a pure function of the arguments: resuming needs no data state, arms can share draws."""
 
     @property
+    @abstractmethod
     def vocab_size(self) -> int:
         """How many different tokens there are; found without reading the text."""
-        ...
 
     @property
+    @abstractmethod
     def sha256(self) -> str:
         """Of the text, or of the definition where there is no text. Runs with different values are not comparable."""
-        ...
 
     @property
+    @abstractmethod
     def token_bytes(self) -> Tensor | None:
         """(vocab_size,) int64 UTF-8 bytes of each token, for bits per byte; None where tokens are no text."""
-        ...
 
     @property
+    @abstractmethod
     def chance(self) -> float | None:
         """Accuracy of the best answer that never looks at the row, on the held-out batches; None for text."""
-        ...
 
+    @abstractmethod
     def check(self, *, seq_len: int) -> None:
         """Read what has to be read and raise, in one line, whatever would stop training on rows of seq_len tokens."""
-        ...
 
+    @abstractmethod
     def batch(self, *, seed: int, step: int, batch_size: int, seq_len: int) -> Batch:
         """The training batch of this step, the same on every call and in every process."""
-        ...
 
+    @abstractmethod
     def evaluation(self, *, n_batches: int, batch_size: int, seq_len: int) -> Iterator[Batch]:
         """The held-out batches, the same for every arm and every seed."""
-        ...

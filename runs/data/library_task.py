@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -14,12 +14,13 @@ from torch import Tensor
 
 from ..tokenizer.contract import Tokenizer
 from . import cache
+from .contract import Data
 from .python_source import PythonSource
 
 FORMAT = "library task 1"  # part of every cache key: change it with anything that decides what is stored
 
 
-class LibraryTask(ABC):
+class LibraryTask(Data):
     """Lists of texts under names; a subclass says which texts, and arranges their tokens in rows."""
 
     def __init__(self, *, tokenizer: Tokenizer, roots: Sequence[str]) -> None:

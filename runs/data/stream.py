@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from .contract import Batch
+from .contract import Batch, Data
 from .draws import generator
 
 
@@ -38,22 +37,10 @@ class TokenStream:
         return windows
 
 
-class StreamData(ABC):
+class StreamData(Data):
     """Data that is one long stream of tokens to train on and one that is held out."""
 
     chance: float | None = None
-
-    @property
-    @abstractmethod
-    def vocab_size(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def sha256(self) -> str: ...
-
-    @property
-    @abstractmethod
-    def token_bytes(self) -> Tensor | None: ...
 
     @property
     @abstractmethod

@@ -15,6 +15,8 @@ from ..build.sizes import refuse_huge, refuse_other_size
 from ..data.contract import Batch, Data
 from ..objective import Task
 from ..training.memory import GIB, Memory, device_memory, training_memory
+from ..training.optim import Optimiser
+from ..training.schedule import Schedule
 from . import record
 from .execute import one_line
 from .run import Run
@@ -30,7 +32,7 @@ def check(run: Run) -> Task:
     for key, size in run.size.items():
         refuse_other_size(key, size)
     refuse_huge(run.model, "model")
-    build(run.schedule, "schedule")
+    build(run.schedule, "schedule", Schedule)
     refuse_large_batches(run)
     data = load_data(run)
     refuse_other_data(run, data)
@@ -76,7 +78,7 @@ def needed_memory(run: Run, task: Task) -> Memory:
     def draw(rows: int) -> Batch:
         return data.batch(seed=run.seed, step=0, batch_size=rows, seq_len=settings.seq_len)
 
-    optimiser = build(run.optim, "optim", model=task)
+    optimiser = build(run.optim, "optim", Optimiser, model=task)
     found = training_memory(task, optimiser, draw, settings.batch_size // settings.accumulate)
     # autocast keeps most of what it keeps in two bytes a number
     return found if run.machine.precision == "fp32" else found._replace(activations=found.activations // 2)

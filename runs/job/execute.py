@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -23,10 +24,14 @@ from ..objective import Task
 from ..training import measure
 from ..training.device import pick_device
 from ..training.fit import Progress, fit
+from ..training.optim import Optimiser
+from ..training.schedule import Schedule
 from . import checkpoint, record
+from .metrics import NONE, Metrics
 from .record import RecordError
 from .run import Run
-from .start import CHECKPOINT, begin, build_task, load_data, tokenizer_sha256, vocab_size
+from .start import begin, build_task, load_data, tokenizer_sha256, vocab_size
+from .stop import Patience, Stopped
 
 Watch = Callable[[dict[str, Any]], None]
 Peak = tuple[float, str]
@@ -36,39 +41,50 @@ def execute(run: Run, watch: Watch = lambda row: None, peak: Peak | None = None)
     """Do what is left of a run and return its summary. Done or diverged: nothing is left; cut off: on from the checkpoint.
 
     Args:   watch: sees every row of metrics. peak: the device's FLOP/s and where that is from; None: found out here.
-    Raises: RecordError: somebody else is in the folder, or what lies there is damaged. OSError: nothing can be written.
+    Raises: RecordError: somebody else is in the folder, or a link. OSError: nothing can be written. Stopped: by a signal, after
+        what there was has been saved; the same call goes on from there.
     """
     path = run.folder
-    with record.claim(path):
+    with record.claim(path), record.named(path):
+        for line in record.put_aside_damage(path):
+            print(line, file=sys.stderr, flush=True)
         if record.status(path) in record.ENDED:
             return record.read_json(path / record.SUMMARY)
-        summary: dict[str, Any] = {"identity": run.identity}
         for stale in (record.SUMMARY, "error.txt"):  # of an attempt that failed
             (path / stale).unlink(missing_ok=True)
         write_config(run)
+        patience = Patience()
         try:
-            return finish(path, {**summary, **train(run, watch, peak)})
+            outcome = train(run, watch, peak, patience)
+            summary = record.write_summary(path, {"identity": run.identity, **outcome})
         except RecordError:
             raise
         except Exception as error:
             (path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-            return finish(path, {**summary, "status": "failed", "error": one_line(error), "metrics": {}, "cost": {}})
+            return failed(run, one_line(error))
+        if patience.asked is not None and summary["status"] not in record.ENDED:
+            raise Stopped(patience.asked)
+        checkpoint.forget_the_one_before(path)
+        return summary
 
 
-def finish(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    record.write_json(path / record.SUMMARY, summary)
-    return summary
+def failed(run: Run, why: str) -> dict[str, Any]:
+    """The record of a run that came to nothing, for who holds its folder. Its summary."""
+    nothing: dict[str, Any] = {"metrics": {}, "cost": {}}
+    return record.write_summary(run.folder, {"identity": run.identity, "status": "failed", "error": why, **nothing})
 
 
-def train(run: Run, watch: Watch, peak_known: Peak | None) -> dict[str, Any]:
+def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -> dict[str, Any]:
     """Build, fit, and say what came out: status, error, causal, metrics, cost."""
     path, settings, device = run.folder, run.settings, pick_device(run.machine.device)
     data = load_data(run)
     task = build_task(run, data)
     start_from = begin(task, run)
     task.to(device)
-    optimiser = build(run.optim, "optim", model=task)
+    optimiser = build(run.optim, "optim", Optimiser, model=task)
     peak, source = peak_known or measure.peak_flops(device, run.machine.precision)
+    metrics = Metrics(path / record.METRICS)
+    start = resume(path, task, optimiser, metrics)
     facts = {
         "data_sha256": data.sha256,
         "tokenizer_sha256": tokenizer_sha256(data),
@@ -77,13 +93,9 @@ def train(run: Run, watch: Watch, peak_known: Peak | None) -> dict[str, Any]:
         "chance": data.chance,
         "peak_flops": peak,
         "peak_flops_source": source,
+        "begun_at_step": start.step,
     }
     record.write_json(path / record.ENV, {**environment(device), **facts, "earlier": earlier(path)})
-
-    metrics = record.Metrics(path / record.METRICS)
-    file = path / CHECKPOINT
-    start = checkpoint.load(file, task=task, optimiser=optimiser) if file.exists() else Progress()
-    metrics.keep_until(start.step)
     memory = measure.PeakMemory(device)
     if run.machine.compile:
         compile_layers(task)
@@ -94,20 +106,26 @@ def train(run: Run, watch: Watch, peak_known: Peak | None) -> dict[str, Any]:
             watch(row)
 
         def save(self, progress: Progress) -> None:
-            checkpoint.save(file, task=task, optimiser=optimiser, progress=progress)
+            metrics.sync()  # a checkpoint on the disk means that its rows are there too
+            checkpoint.save(path, task=task, optimiser=optimiser, progress=progress, rows=metrics.extent)
 
-    outcome = fit(
-        task=task,
-        data=data,
-        optimiser=optimiser,
-        schedule=build(run.schedule, "schedule"),
-        settings=settings,
-        recorder=Recorder(),
-        device=device,
-        bf16=run.machine.precision == "bf16",
-        seed=run.seed,
-        start=start,
-    )
+        def asked_to_stop(self) -> bool:
+            return patience.asked is not None
+
+    with patience:
+        outcome = fit(
+            task=task,
+            data=data,
+            optimiser=optimiser,
+            schedule=build(run.schedule, "schedule", Schedule),
+            settings=settings,
+            recorder=Recorder(),
+            device=device,
+            bf16=run.machine.precision == "bf16",
+            seed=run.seed,
+            start=start,
+        )
+    metrics.sync()
     return {
         "status": outcome.status,
         "error": outcome.error,
@@ -120,7 +138,26 @@ def train(run: Run, watch: Watch, peak_known: Peak | None) -> dict[str, Any]:
     }
 
 
-def costs(task: Task, seq: int, progress: Progress, metrics: record.Metrics, peak: float) -> dict[str, Any]:
+def resume(path: Path, task: Task, optimiser: Any, metrics: Metrics) -> Progress:
+    """Back to the last checkpoint that is whole and whose rows are all there; to the start where there is none. What is
+    damaged is put aside, and a line says so."""
+    for file in checkpoint.kept(path):
+        try:
+            state = checkpoint.read(file)
+            if not metrics.begins_with(state.rows):
+                raise RecordError(f"{metrics.path}: rows up to step {state.progress.step} are damaged or gone")
+        except RecordError as error:
+            print(f"{error}; put aside: {file.name}", file=sys.stderr, flush=True)
+            record.put_aside(file)
+            continue
+        state.put(task, optimiser)
+        metrics.keep(state.rows)
+        return state.progress
+    metrics.keep(NONE)
+    return Progress()
+
+
+def costs(task: Task, seq: int, progress: Progress, metrics: Metrics, peak: float) -> dict[str, Any]:
     """The cost columns of a report, of the model with its objective's heads. FLOPs per token: forward. Training: forward and
     backward, of the real tokens that there were."""
     cost, train_flops, rate = task.cost(seq), task.train_flops(seq), usual(metrics, "tokens_per_s")
@@ -183,7 +220,7 @@ def earlier(path: Path) -> list[dict[str, Any]]:
     return [*last.pop("earlier", []), {key: value for key, value in last.items() if key != "git_diff"}]
 
 
-def usual(metrics: record.Metrics, key: str) -> float | None:
+def usual(metrics: Metrics, key: str) -> float | None:
     """The median of all windows of training but the first, which compiles and warms up; None if it is alone."""
     values = [row[key] for row in metrics.rows() if row["split"] == "train" and key in row]
     return statistics.median(values[1:]) if len(values) > 1 else None

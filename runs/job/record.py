@@ -1,22 +1,30 @@
-"""The files of a record: how they are written and read, who may write. Standard library only; nothing is executed.
+"""The files of a record: how they are written, read and told whole. Standard library only; nothing is executed.
 
 config.yaml (people)  config.json (resolved)  metrics.jsonl (append-only)  summary.json (atomic)  env.json  checkpoint/
+
+Every JSON file ends with a digest of its own text, and the summary of a run that ended lists its other files with theirs.
+So damage is found; forgery is not, since whoever can write the files can write their digests.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+SCHEMA = 3  # of the files below; records of another one are trained anew
 CONFIG, SUMMARY, METRICS, ENV = "config.json", "summary.json", "metrics.jsonl", "env.json"
+CHECKPOINT = "checkpoint/state.safetensors"
+FILES = (CONFIG, ENV, METRICS, CHECKPOINT)  # those that the summary lists
 STATUSES = ("done", "failed", "diverged", "unfinished")
 ENDED = ("done", "diverged")  # nothing is left to do
 HABITS = ("log_every", "checkpoint_every")  # train keys that change how a run is watched and saved, not what it computes
+SEAL = ',\n  "digest": "'  # what stands between the content of a file and the SHA-256 of the text before it
 
 
 COSTS = ("total_params", "active_params", "flops_per_token", "train_flops", "state_bytes")  # of summary.json, computed
@@ -27,9 +35,97 @@ class RecordError(Exception):
     """A file of a record that cannot be read or written: one line, with what to do."""
 
 
+class Record(NamedTuple):
+    """What a run has written but its rows and weights; an empty object stands for a file that is not there yet."""
+
+    config: dict[str, Any]
+    env: dict[str, Any]
+    summary: dict[str, Any]
+
+    @property
+    def status(self) -> str:
+        return str(self.summary.get("status", "unfinished"))
+
+
+def read(path: Path, *, weights: bool = False) -> Record:
+    """A run's record, held against its digests. weights: the checkpoint's bytes too, else its size alone.
+
+    Raises: RecordError: the first thing that is damaged, missing, or of another version or run.
+    """
+    config = read_config(path)
+    env, summary = (read_json(path / name) if (path / name).exists() else {} for name in (ENV, SUMMARY))
+    found = Record(config, env, summary)
+    if not summary:
+        return found
+    if found.status not in STATUSES or summary.get("identity") != config.get("identity"):
+        raise _damaged(path / SUMMARY, "it is not this run's")
+    listed = summary.get("files")
+    if not isinstance(listed, dict):
+        raise _damaged(path / SUMMARY, "it lists no files")
+    for name in FILES:
+        file, told = path / name, listed.get(name)
+        if told is None and (name == CHECKPOINT or found.status not in ENDED):
+            continue
+        if not file.is_file() or not isinstance(told, dict):
+            raise _damaged(file, "it is gone" if told else f"{SUMMARY} does not list it")
+        size = file.stat().st_size
+        if size != told.get("bytes"):
+            raise _damaged(file, f"it has {size:,} bytes, and had {told.get('bytes')}")
+        if (weights or name != CHECKPOINT) and sha256(file) != told.get("sha256"):
+            raise _damaged(file, "its bytes are not those that were written")
+    return found
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Raises RecordError: damaged, of another version, or beside a link."""
+    refuse_links(path)
+    config = read_json(path / CONFIG)
+    if config.get("schema") != SCHEMA:
+        raise RecordError(f"{path / CONFIG}: an earlier version of this program has made it; train the run anew")
+    return config
+
+
 def status(path: Path) -> str:
-    """One of STATUSES; unfinished where no summary was written."""
-    return str(read_json(path / SUMMARY)["status"]) if (path / SUMMARY).exists() else "unfinished"
+    """One of STATUSES, as the summary says; unfinished where none was written."""
+    if not (path / SUMMARY).exists():
+        return "unfinished"
+    found = read_json(path / SUMMARY).get("status")
+    if found not in STATUSES:
+        raise _damaged(path / SUMMARY, f"its status is {found!r}")
+    return str(found)
+
+
+def mend(path: Path) -> list[str]:
+    """Put aside what is damaged in a run's record, so that the run is done again from its last good state. What it was, a
+    line each. Raises RecordError: a link, or another process in the folder."""
+    if not path.is_dir():
+        return []
+    with claim(path):
+        return put_aside_damage(path)
+
+
+def put_aside_damage(path: Path) -> list[str]:
+    """As ``mend``, for who holds the folder."""
+    found = []
+    for name in (CONFIG, ENV, SUMMARY):
+        try:
+            if (path / name).exists():
+                read_json(path / name)
+        except RecordError as error:
+            found.append(f"{error}; put aside")
+            put_aside(path / name)
+    if status(path) in ENDED:
+        try:
+            read(path, weights=True)
+        except RecordError as error:
+            found.append(f"{error}; put aside with the summary")
+            put_aside(path / SUMMARY)
+    return found
+
+
+def put_aside(file: Path) -> None:
+    """Under a name that nothing reads."""
+    file.replace(file.with_name(f"{file.name}.damaged"))
 
 
 def labels(study: Path) -> dict[tuple[str | None, str], str]:
@@ -38,32 +134,78 @@ def labels(study: Path) -> dict[tuple[str | None, str], str]:
     for file in sorted(study.glob(f"*/{CONFIG}")):
         with contextlib.suppress(RecordError, OSError, KeyError, TypeError):
             config = read_json(file)
-            found[config["study"]["arm"], config["arm_hash"]] = config["label"]
+            found[config["study"]["arm"], config["arm_hash"]] = str(config["label"])
     return found
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """The content of a sealed file. Raises RecordError: it is not there, or not as it was written."""
     try:
-        content = json.loads(path.read_text())
-    except (ValueError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: not valid JSON ({error}); delete that file and give the command again") from None
+        text = path.read_bytes().decode()
+        body, _, seal = text.rpartition(SEAL)
+        whole = f"{body}\n}}"
+        if seal != f'{_digest(whole)}"\n}}\n':
+            raise ValueError("its text is not the one that was written")
+        content = json.loads(whole)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, "nested too deeply" if isinstance(error, RecursionError) else str(error)) from None
+    except FileNotFoundError:
+        raise _damaged(path, "it is gone") from None
     if not isinstance(content, dict):
-        raise RecordError(f"{path}: an object was expected, not {type(content).__name__}; delete it and give the command again")
+        raise _damaged(path, f"an object was expected, not {type(content).__name__}")
     return content
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all: a reader never sees half a file."""
+    """Whole or not at all, and sealed: a reader never sees half a file."""
+    text = json.dumps(content, indent=2, allow_nan=False)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(scratch, "w") as file:
-            json.dump(content, file, indent=2, allow_nan=False)
-            file.write("\n")
+        with named(path), open(scratch, "w", encoding="utf-8") as file:
+            file.write(text.removesuffix("\n}") + f'{SEAL}{_digest(text)}"\n}}\n')
             file.flush()
             os.fsync(file.fileno())
-        os.replace(scratch, path)
+        replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def replace(scratch: Path, path: Path) -> None:
+    """One file for another at once, also where the power fails."""
+    os.replace(scratch, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_summary(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """How a run ended, with what its other files are then. The summary."""
+    there = {name: path / name for name in FILES if (path / name).is_file()}
+    files = {name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for name, file in there.items()}
+    summary = {**content, "files": files}
+    write_json(path / SUMMARY, summary)
+    return summary
+
+
+def sha256(file: Path) -> str:
+    found = hashlib.sha256()
+    with open(file, "rb") as content:
+        while part := content.read(2**22):
+            found.update(part)
+    return found.hexdigest()
+
+
+def refuse_links(path: Path) -> None:
+    """A run's folder holds plain files alone: a link in somebody else's would lead what is written to another place."""
+    for folder in (path, path / "checkpoint"):
+        for entry in list(os.scandir(folder)) if folder.is_dir() else ():
+            if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+                kind = "a link" if entry.is_symlink() else "no plain file"
+                raise RecordError(
+                    f"{entry.path}: it is {kind}, and a run's folder holds none; remove it, or put the file there"
+                )
 
 
 def finite(value: float) -> float | None:
@@ -71,37 +213,15 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-class Metrics:
-    """metrics.jsonl, one row a line, appended and flushed, so that a killed run loses at most its last line."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def keep_until(self, step: int) -> None:
-        """Forget the rows after this step, and a half-written last line: the run goes on from its checkpoint."""
-        rows = [line for line, row in self._lines() if row["step"] <= step]
-        scratch = self.path.with_suffix(".tmp")
-        scratch.write_text("".join(rows))
-        os.replace(scratch, self.path)
-
-    def append(self, row: dict[str, Any]) -> None:
-        line = json.dumps({key: finite(value) if isinstance(value, float) else value for key, value in row.items()})
-        with open(self.path, "a") as file:
-            file.write(line + "\n")
-
-    def rows(self) -> list[dict[str, Any]]:
-        return [row for _, row in self._lines()]
-
-    def _lines(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
-        for number, line in enumerate(lines, start=1):
-            try:
-                yield line, json.loads(line)
-            except ValueError:
-                if number < len(lines):
-                    raise RecordError(
-                        f"{self.path}: line {number} of {len(lines)} is not JSON; delete the run's folder to run it anew"
-                    ) from None
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """An error of the system meanwhile says which file it was about, as it does not where a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 @contextlib.contextmanager
@@ -110,6 +230,7 @@ def claim(path: Path) -> Iterator[None]:
     import fcntl
 
     path.mkdir(parents=True, exist_ok=True)
+    refuse_links(path)
     with open(path / ".lock", "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -118,7 +239,16 @@ def claim(path: Path) -> Iterator[None]:
             raise RecordError(
                 f"{path}: process {file.read().strip()} is running this very run; wait for it, or end it"
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with named(path / ".lock"):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
         yield
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _damaged(file: Path, why: str) -> RecordError:
+    return RecordError(f"{file}: damaged ({why}); give the run's command again, or delete its folder")

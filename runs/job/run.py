@@ -19,7 +19,6 @@ from ..training.fit import Settings
 from . import record
 
 Node = dict[str, Any]
-SCHEMA = 2  # of config.json; records of another one are trained anew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,17 +136,16 @@ class Run:
         """What config.json holds: keys as on the command line."""
         own = {key: value for key, value in vars(self).items() if key not in ("settings", "machine", "study")}
         train = {**vars(self.settings), **vars(self.machine)}
-        return {"schema": SCHEMA, "arm_hash": self.arm_hash, **own, "study": vars(self.study), "train": train}
+        return {"schema": record.SCHEMA, "arm_hash": self.arm_hash, **own, "study": vars(self.study), "train": train}
 
     @staticmethod
     def from_json(content: Mapping[str, Any], source: Path) -> Run:
-        """Raises ConfigError: a record of another schema, or one that lacks something."""
-        if content.get("schema") != SCHEMA:
-            raise ConfigError(f"{source}: an earlier version of this program has made it; train it anew")
+        """The run of a config.json. Raises ConfigError: an unknown key or a wrong value; KeyError and others: one that no run
+        has written (see ``start.reading``)."""
         own = {key: value for key, value in content.items() if key not in ("schema", "arm_hash", "train", "study")}
         settings, machine = settings_of(content["train"])
-        study: Study = call(Study, content["study"], "study")
-        run: Run = call(Run, own, str(source), settings=settings, machine=machine, study=study)
+        study = call(Study, content["study"], "study")
+        run = call(Run, own, str(source), settings=settings, machine=machine, study=study)
         return run
 
 

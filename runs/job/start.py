@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from arch.init import initialise
@@ -17,6 +19,7 @@ from arch.lora import merge
 from ..build.errors import ConfigError
 from ..build.model import build_model
 from ..build.objects import build
+from ..build.targets import in_one_line
 from ..data.contract import Data
 from ..objective import Objective, Task
 from ..published import folder as published
@@ -26,12 +29,10 @@ from ..training.finetune import Finetune
 from . import checkpoint, record
 from .run import Run
 
-CHECKPOINT = Path("checkpoint") / "state.safetensors"
-
 
 def load_data(run: Run) -> Data:
     """The run's data as its objective lays it out, checked against its sequence length."""
-    objective: Objective = build(run.objective, "objective")
+    objective = build(run.objective, "objective", Objective)
     data = _data(json.dumps(run.data, sort_keys=True), run.run)
     return objective.data(data, seq_len=run.settings.seq_len)
 
@@ -41,15 +42,15 @@ def _data(node: str, run: str | None) -> Data:
     found: dict[str, Any] = json.loads(node)
     learnt = tokenizer_of(Path(run)) if run is not None and found.get("tokenizer") is not None else None
     if learnt is None or not learnt.state():
-        data: Data = build(found, "data")
+        data = build(found, "data", Data)
     else:  # the tokens of the run that this one starts from, not others of the new text
-        data = build({key: value for key, value in found.items() if key != "tokenizer"}, "data", tokenizer=Frozen(learnt))
+        data = build({key: value for key, value in found.items() if key != "tokenizer"}, "data", Data, tokenizer=Frozen(learnt))
     return data
 
 
 def build_task(run: Run, data: Data) -> Task:
     """The model and its heads, with weights drawn from the run's seed."""
-    objective: Objective = build(run.objective, "objective")
+    objective = build(run.objective, "objective", Objective)
     model = build_model(run.model, vocab_size=vocab_size(run, data), seed=run.seed)
     task = objective.task(model, data)
     if next(model.parameters()).device.type != "meta":
@@ -98,7 +99,7 @@ def load_start(run: Run) -> Start | None:
     if run.run is not None:
         task = restore(Path(run.run)).task
         merge(task.model)
-        return Start(f"run={run.run}", digest([Path(run.run) / CHECKPOINT]), task.state_dict())
+        return Start(f"run={run.run}", record.sha256(Path(run.run) / record.CHECKPOINT), task.state_dict())
     if run.weights is not None:
         folder = Path(run.weights)
         ours = {n if n.startswith("heads.") else f"model.{n}": t for n, t in published.load(folder).items()}
@@ -124,21 +125,41 @@ class Restored(NamedTuple):
     task: Task
 
 
+@contextlib.contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Somebody else's record may say anything: what it leads to is said of the record, in one line."""
+    try:
+        yield
+    except (ConfigError, record.RecordError, OSError):
+        raise
+    except Exception as error:
+        raise ConfigError(f"run={folder}: its record describes no run that can be built: {in_one_line(error)}") from error
+
+
 def restore(folder: Path) -> Restored:
     """Raises ConfigError, RecordError: in one line, why there is nothing to go on with."""
     run = read_run(folder)
-    file = folder / CHECKPOINT
-    if not file.is_file():
+    if not checkpoint.kept(folder):
         every = run.settings.checkpoint_every
         why = "train.checkpoint_every=null keeps none" if every is None else f"status: {record.status(folder)}"
         raise ConfigError(f"run={folder}: there is no checkpoint ({why}); train it with train.checkpoint_every=0 or more")
+    with reading(folder):
+        return _restored(folder, run)
+
+
+def _restored(folder: Path, run: Run) -> Restored:
+    state = checkpoint.read(checkpoint.kept(folder)[0])
     data = load_data(run)
     refuse_other_tokenizer(folder, data)
+    adapted = _finetune(run).needs_start  # else the checkpoint holds all of it
+    if not adapted:
+        with torch.device("meta"):  # no memory is taken for weights that are not there
+            state.refuse_other_model(build_task(run, data))
     task = build_task(run, data)
-    if _finetune(run).needs_start:  # else the checkpoint holds all of it
+    if adapted:
         start = begin(task, run)
         refuse_other_start(folder, start)
-    checkpoint.load(file, task=task)
+    state.put(task)
     if not all(parameter.isfinite().all() for parameter in task.parameters()):
         raise ConfigError(f"run={folder}: its weights are not finite, the run has diverged; take another")
     return Restored(run, data, task)
@@ -148,7 +169,11 @@ def read_run(folder: Path) -> Run:
     """Raises ConfigError, RecordError: no run there, or one that an earlier version made."""
     if not (folder / record.CONFIG).is_file():
         raise ConfigError(f"run={folder}: there is no run (no config.json); give a folder that runs.train has made")
-    return Run.from_json(record.read_json(folder / record.CONFIG), folder)
+    content = record.read_config(folder)
+    if "${" in json.dumps(content):
+        raise ConfigError(f"run={folder}: its record refers to something outside it (${{...}}), as no run writes it")
+    with reading(folder):
+        return Run.from_json(content, folder)
 
 
 def tokenizer_of(folder: Path) -> Tokenizer | None:
@@ -190,5 +215,5 @@ def refuse_other_start(folder: Path, start: Start | None) -> None:
 
 
 def _finetune(run: Run) -> Finetune:
-    finetune: Finetune = build(run.finetune, "finetune")
+    finetune = build(run.finetune, "finetune", Finetune)
     return finetune

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from arch import Decoder
 
 from ..data.contract import Batch, Data
-from .contract import LossTerm, Task, refuse_leaks, refuse_other_models
+from .contract import LossTerm, Objective, Task, refuse_leaks, refuse_other_models
 
 
-class CausalLM:
+class CausalLM(Objective):
     """Every target of a batch is predicted at its own position: of a text, the next token.
 
     L = -mean_t log p(x_{t+1} | x_1 .. x_t)

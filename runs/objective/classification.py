@@ -12,12 +12,12 @@ from arch import Decoder, Encoder
 from arch.contracts import real
 
 from ..data.contract import IGNORED, Batch, Data
-from .contract import LossTerm, Task, first_batch, non_causal_mixers, refuse_leaks, refuse_other_models
+from .contract import LossTerm, Objective, Task, first_batch, non_causal_mixers, refuse_leaks, refuse_other_models
 from .pool import Pool, pooled
 from .special_tokens import WithSpecialTokens
 
 
-class Classification:
+class Classification(Objective):
     """The class of each row, from one vector for its text; with lm_weight also the next tokens, as a language model.
 
     L = -mean over rows of log p(label | the row) + lm_weight * L_LM

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -93,22 +94,22 @@ def lookups(model: nn.Module) -> int:
     return sum(table.numel() for table in tables.values())
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """What a model is trained for; built from config, it holds settings and nothing else."""
 
+    @abstractmethod
     def data(self, data: Data, *, seq_len: int) -> Data:
         """The data as the model reads it, checked for rows of seq_len tokens.
 
         Raises ValueError: the data lacks what the loss is computed from.
         """
-        ...
 
+    @abstractmethod
     def task(self, model: nn.Module, data: Data) -> Task:
         """The model with its heads, whose weights are still to be drawn. data: what ``data`` returned.
 
         Raises ValueError: a model of another kind.
         """
-        ...
 
 
 def first_batch(data: Data, *, seq_len: int) -> Batch:

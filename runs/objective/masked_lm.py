@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from arch import Encoder, LayerNorm, MaskedLMHead
 
 from ..data.contract import IGNORED, Batch, Data
-from .contract import LossTerm, Task, first_batch, non_causal_mixers, refuse_other_models
+from .contract import LossTerm, Objective, Task, first_batch, non_causal_mixers, refuse_other_models
 from .masked_text import MaskedText
 from .pool import first_token
 
 
-class MaskedLM:
+class MaskedLM(Objective):
     """Masked tokens, from both sides; and of two segments, whether the second continues the first.
 
     L = -mean over masked t of log p(x_t | the row) - nsp_weight * mean over rows of log p(label | the row)

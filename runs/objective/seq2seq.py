@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from arch import EncoderDecoder
 
 from ..data.contract import Batch, Data
-from .contract import LossTerm, Task, first_batch, n_real, refuse_leaks, refuse_other_models
+from .contract import LossTerm, Objective, Task, first_batch, n_real, refuse_leaks, refuse_other_models
 
 
-class Seq2Seq:
+class Seq2Seq(Objective):
     """The tokens of the target text, given those before and all of the source.
 
     L = -mean_t log p(y_{t+1} | y_1 .. y_t, source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..tokenizer.contract import special_tokens
 ROLES = ("pad", "cls", "sep", "mask")  # all of them wherever one is needed, so that encoders can pass on their weights
 
 
-class WithSpecialTokens(ABC):
+class WithSpecialTokens(Data):
     """Data whose rows get special tokens; a subclass says where.
 
     A special token is the tokenizer's own of that role; those that it lacks follow the vocabulary.
@@ -32,11 +32,14 @@ class WithSpecialTokens(ABC):
         self.tokenizer = getattr(data, "tokenizer", None)
         own = {} if self.tokenizer is None else self.tokenizer.specials
         self.specials = special_tokens(own, ROLES, data.vocab_size)
-        self.vocab_size = max(data.vocab_size, *(token + 1 for token in self.specials.values()))
 
     @abstractmethod
     def insert(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """Rows with their special tokens. batch: (n_segments * b, n) tokens, n = seq_len - n_special."""
+
+    @property
+    def vocab_size(self) -> int:
+        return max(self.inner.vocab_size, *(token + 1 for token in self.specials.values()))
 
     @property
     def chance(self) -> float | None:

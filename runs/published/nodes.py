@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..build.objects import locate
+from ..build.targets import locate, parameters
 
 Node = Mapping[str, Any]
 Size = Mapping[str, Any]
@@ -53,7 +52,7 @@ def completed(node: Any) -> Any:
     if not isinstance(node, Mapping) or "_target_" not in node:
         return node
     target = locate(node["_target_"], "model")
-    defaults = {key: p.default for key, p in inspect.signature(target).parameters.items() if p.default is not p.empty}
+    defaults = {key: p.default for key, p in parameters(target, "model").items() if p.default is not p.empty}
     given = {key: completed(value) for key, value in node.items() if key != "_target_"}
     full = {key: value for key, value in {**defaults, **given}.items() if key not in TRAINING_ONLY}
     for key, other in getattr(target, "implied", {}).items():

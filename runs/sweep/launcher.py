@@ -6,6 +6,7 @@ import json
 import math
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -20,20 +21,38 @@ from tqdm import tqdm
 
 from ..job import record
 from ..job.run import Run
+from ..job.stop import Stopped, at_once
 
 POLL = 0.2  # seconds between two looks at the runs
+TAIL = 2**18  # bytes at the end of its metrics that a run is followed by: a row of each expert may come after that of the step
 NOT_RUN = 3  # exit code of a process that could not use its folder
+BEGINNING = 3600.0  # seconds for a run's first row of metrics, before which its speed is unknown
+SILENCE = 300.0  # seconds without a row that no run is blamed for
+PATIENCE = 20  # a run counts as hung where a row takes this many times as long as its own speed explains
+GRACE = 30.0  # seconds for a run to save and end in order
+STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGINT)  # exit codes of a process that has done so
 
 
 @dataclass
 class Active:
-    """A run under way, and how far it was when last looked at."""
+    """A run under way, and how far it was when last looked at.
+
+    size: of its metrics. heard: when they last grew. allowed: seconds until they grow again, after which it counts as hung.
+    ended: why it was ended from here.
+    """
 
     run: Run
     process: BaseProcess
     since: float
+    heard: float
+    allowed: float = BEGINNING
+    size: int = 0
     step: int = 0
     news: str = ""
+    ended: str = ""
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.since
 
 
 def launch(runs: Sequence[Run], *, slots: int, timeout: float | None) -> list[str]:
@@ -59,27 +78,25 @@ def launch(runs: Sequence[Run], *, slots: int, timeout: float | None) -> list[st
     try:
         while waiting or running:
             while waiting and len(running) < slots:
-                run = waiting.popleft()
+                run, now = waiting.popleft(), time.monotonic()
                 process = context.Process(target=_child, args=(run, threads, peak))
                 process.start()
-                running.append(Active(run, process, time.monotonic()))
+                running.append(Active(run, process, since=now, heard=now))
             wait([active.process.sentinel for active in running], timeout=POLL)
             for active in list(running):
                 bar.update(_look(active))
-                if timeout is not None and time.monotonic() - active.since > timeout:
-                    active.process.kill()
+                _end_if_hung(active, timeout)
                 if not active.process.is_alive():
                     running.remove(active)
                     finished += 1
                     bar.update(active.run.settings.steps - active.step)
-                    tqdm.write(f"[{finished}/{total}] {_ending(active, timeout)}", file=sys.stdout)
+                    tqdm.write(f"[{finished}/{total}] {active.run.title}: {_ending(active)}", file=sys.stdout)
                     sys.stdout.flush()
             bar.set_description_str(f"{finished}/{total} runs", refresh=False)
             bar.set_postfix_str(" | ".join(active.news for active in running if active.news))
     finally:
-        for active in running:
-            active.process.terminate()
         bar.close()
+        _end_all([active.process for active in running])
     return [status_of(run) for run in runs]
 
 
@@ -87,7 +104,7 @@ def status_of(run: Run) -> str:
     """As its record says; a record that cannot be read is this run's trouble, not the sweep's."""
     try:
         return record.status(run.folder)
-    except (record.RecordError, OSError):
+    except Exception:
         return "unreadable"
 
 
@@ -97,6 +114,8 @@ def _child(run: Run, threads: int, peak: tuple[float, str] | None) -> None:
     from ..job.execute import execute
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGTERM, at_once)
+    signal.signal(signal.SIGINT, at_once)
     torch.set_num_threads(threads)
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -104,6 +123,8 @@ def _child(run: Run, threads: int, peak: tuple[float, str] | None) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         execute(run, peak=peak)
+    except Stopped as stopped:
+        os._exit(stopped.code)
     except (record.RecordError, OSError) as error:
         print(explain(error), file=sys.stderr, flush=True)
         os._exit(NOT_RUN)
@@ -116,55 +137,83 @@ def _end_with_parent() -> None:
         os._exit(4)
 
 
+def _end_if_hung(active: Active, timeout: float | None) -> None:
+    """timeout: seconds for the whole run; None: as many for each row as the run's own speed explains, many times over."""
+    silent = time.monotonic() - active.heard
+    if timeout is not None and active.seconds() > timeout:
+        active.ended = f"still going after {timeout:g} s"
+    elif timeout is None and silent > active.allowed:
+        active.ended = (
+            f"hung: no row for {silent:.0f} s, {active.allowed:.0f} s were allowed (study.timeout=SECONDS for a run as a whole)"
+        )
+    if active.ended:
+        active.process.kill()
+        active.process.join()
+
+
+def _end_all(processes: Sequence[BaseProcess]) -> None:
+    """In order, with time to save; what is left then, as a process that was stopped, is killed."""
+    try:
+        for process in processes:
+            process.terminate()
+        deadline = time.monotonic() + GRACE
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+    finally:  # also where a second signal asks for it at once
+        for process in processes:
+            process.kill()
+            process.join()
+
+
 def _look(active: Active) -> int:
-    """Steps taken since the last look, read off the tail of the run's metrics."""
+    """Steps taken since the last look, read off the tail of the run's metrics, whatever stands there."""
     try:
         with open(active.run.folder / record.METRICS, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+            size = file.seek(0, os.SEEK_END)
+            if size == active.size:
+                return 0
+            active.size, active.heard = size, time.monotonic()
+            file.seek(max(0, size - TAIL))
             lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
+        row = json.loads(next(line for line in reversed(lines) if '"split": "train"' in line and line.endswith("}")))
+        step, settings = row["step"], active.run.settings
+        loss = "nan" if row["loss"] is None else f"{row['loss']:.3f}"
+        news = f"{active.run.title} step {step}/{settings.steps} loss {loss} {row['tokens_per_s'] / 1000:.1f}k tok/s"
+        active.allowed = max(SILENCE, PATIENCE * (settings.log_every + settings.eval_batches) * row["step_ms"] / 1000)
+    except Exception:  # no row yet, half a row, or nonsense: no news
         return 0
-    for line in reversed(lines):
-        if line.endswith("}") and '"split": "train"' in line and line.startswith("{"):
-            row = json.loads(line)
-            moved, active.step = row["step"] - active.step, row["step"]
-            loss = "nan" if row["loss"] is None else f"{row['loss']:.3f}"
-            steps = active.run.settings.steps
-            active.news = f"{active.run.title} step {row['step']}/{steps} loss {loss} {row['tokens_per_s'] / 1000:.1f}k tok/s"
-            return max(0, moved)
-    return 0
+    moved, active.step, active.news = step - active.step, step, news
+    return max(0, moved)
 
 
-def _ending(active: Active, timeout: float | None) -> str:
-    """One line on how a run ended; one that left no word of its own gets a summary here."""
+def _ending(active: Active) -> str:
+    """How a run ended; one that left no word of its own gets a summary here. Nothing that it leaves behind ends the sweep."""
     active.process.join()
-    code, seconds = active.process.exitcode, time.monotonic() - active.since
+    code, folder = active.process.exitcode, active.run.folder
     try:
         if code == NOT_RUN:
-            log = active.run.folder / "log.txt"
-            return f"{active.run.title}: not run: {log.read_text().splitlines()[-1] if log.is_file() else 'see above'}"
-        if code != 0:
-            late = timeout is not None and seconds > timeout
-            _write_failure(active, f"still going after {timeout:g} s" if late else _cause(code))
-        summary = record.read_json(active.run.folder / record.SUMMARY)
-    except (record.RecordError, OSError) as error:
-        return f"{active.run.title}: {error}"
-    value = summary["metrics"].get("val_bits_per_byte")
-    loss, accuracy = (summary["metrics"].get(key) or math.nan for key in ("val_loss", "val_accuracy"))
-    what = f"{value:.3f} bits/byte" if value is not None else f"loss {loss:.3f}, accuracy {accuracy:.3f}"
-    what = what if summary["status"] == "done" else summary["error"]
-    return f"{active.run.title}: {summary['status']}, {what} ({seconds:.0f} s)"
+            log = folder / "log.txt"
+            return f"not run: {log.read_text(errors='replace').splitlines()[-1] if log.is_file() else 'see above'}"
+        if code != 0 and code not in STOPPED:
+            _write_failure(active.run, active.ended or _cause(code))
+        summary = record.read_json(folder / record.SUMMARY)
+        value = summary["metrics"].get("val_bits_per_byte")
+        loss, accuracy = (summary["metrics"].get(key) or math.nan for key in ("val_loss", "val_accuracy"))
+        what = f"{value:.3f} bits/byte" if value is not None else f"loss {loss:.3f}, accuracy {accuracy:.3f}"
+        what = what if summary["status"] == "done" else summary["error"]
+        return f"{summary['status']}, {what} ({active.seconds():.0f} s)"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
 
 
-def _write_failure(active: Active, cause: str) -> None:
+def _write_failure(run: Run, cause: str) -> None:
     """For a process that was ended from outside; a result that it had already written stays."""
-    from ..job.execute import write_config
+    from ..job.execute import failed, write_config
 
-    with record.claim(active.run.folder):
-        if record.status(active.run.folder) not in record.ENDED:
-            write_config(active.run)  # it may have died before it could
-            failed = {"status": "failed", "error": f"the process was ended: {cause}", "metrics": {}, "cost": {}}
-            record.write_json(active.run.folder / record.SUMMARY, {"identity": active.run.identity, **failed})
+    with record.claim(run.folder):
+        if status_of(run) not in record.ENDED:
+            write_config(run)  # it may have died before it could
+            failed(run, f"the process was ended: {cause}")
 
 
 def _cause(code: int | None) -> str:

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from .contract import Tokenizer
 
-class Bytes:
+
+class Bytes(Tokenizer):
     """One token for each byte of the UTF-8 text: no training, nothing to install, 256 tokens."""
 
     vocab_size = 256

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .contract import Tokenizer
 from .library import PIECE, decoded, encoded, joined, library, pieces
 
 SPACES = ("Ġ", "▁")  # how vocabularies write a space
@@ -28,7 +29,7 @@ NAMES = {  # of special tokens, the likeliest first
 }
 
 
-class File:
+class File(Tokenizer):
     """Any tokenizer.json (Hugging Face), as it is: added tokens are recognised where they occur in the text, none is put in.
 
     Not every file is lossless on every text (many lower the case, compose accents or drop spaces), and bits per byte are
@@ -51,6 +52,10 @@ class File:
             self.restore(file.read_bytes())
         except ValueError as error:
             raise ValueError(f"tokenizer.path={path}: {error}") from error
+
+    @property
+    def vocab_size(self) -> int:
+        return self._vocab_size
 
     @property
     def settings(self) -> str:
@@ -100,7 +105,7 @@ class File:
         self._added: dict[int, Any] = tokenizer.get_added_tokens_decoder()
         if not self._vocab:
             raise ValueError("its vocabulary is empty")
-        self.vocab_size = max(self._vocab.values()) + 1  # numbers that no token has included
+        self._vocab_size = max(self._vocab.values()) + 1  # numbers that no token has included
         first = "".join(tokenizer.encode("a", add_special_tokens=False).tokens)
         self._puts_a_space = first.startswith(SPACES)
         for cached in ("token_bytes", "specials"):

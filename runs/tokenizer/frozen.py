@@ -10,7 +10,7 @@ import numpy as np
 from .contract import Tokenizer
 
 
-class Frozen:
+class Frozen(Tokenizer):
     """The tokens of an earlier text, for a model that was trained on them.
 
     Args:   tokenizer: trained, or in need of no training; it is not trained again.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
@@ -10,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from .contract import Tokenizer
+
 PIECE = 2**16  # characters encoded as one text: long enough to be quick, short enough to spread over the cores
 LARGEST = 10**7  # vocabulary: the library lays out room for all of it before it learns
 PIECES = 64  # that are encoded at a time, which bounds memory
 
 
-class LearntTokenizer(ABC):
+class LearntTokenizer(Tokenizer):
     """Tokens learnt from the text itself, starting from the 256 bytes, each written as one character of GPT-2's alphabet.
 
     Lossless on any text, since no byte is unknown and nothing is normalised.
@@ -24,15 +25,12 @@ class LearntTokenizer(ABC):
     prefix = ""  # of a token inside a word; it has no bytes of its own
 
     def __init__(self, *, vocab_size: int) -> None:
-        self.vocab_size = vocab_size
+        self._vocab_size = vocab_size
         self._tokenizer: Any = None
 
     @property
-    @abstractmethod
-    def settings(self) -> str: ...
-
-    @abstractmethod
-    def fit(self, texts: Iterable[str]) -> None: ...
+    def vocab_size(self) -> int:
+        return self._vocab_size
 
     @property
     def specials(self) -> dict[str, int]:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
 from torch import nn
 
 from arch.lora import add_lora
 
 
-class Finetune(Protocol):
+class Finetune(ABC):
     """needs_start: whether it makes no sense on weights that were drawn at random."""
 
     needs_start: bool
 
+    @abstractmethod
     def prepare(self, model: nn.Module, *, seed: int) -> None:
         """Freeze and add what is to be frozen and added, in place: once the weights are there, before the optimiser is."""
-        ...
 
 
-class Full:
+class Full(Finetune):
     """Every weight learns."""
 
     needs_start = False
@@ -29,7 +29,7 @@ class Full:
         """All of it is free already."""
 
 
-class Adapters:
+class Adapters(Finetune):
     """The model is frozen, and low-rank adapters beside some of its projections learn (see arch.lora.LoRA).
 
     Args:   rank: of each adapter. alpha: the adapters' change is scaled by alpha / rank. dropout: share of what they read that

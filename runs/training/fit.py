@@ -22,6 +22,7 @@ from ..data.contract import Batch, Data
 from ..objective import Task
 from .evaluation import evaluate, losses, named, pieces, weighted
 from .measure import synchronise
+from .optim import Optimiser
 from .router_losses import after_step, router_of, routing_loss, routing_rows
 from .schedule import Schedule
 
@@ -91,17 +92,19 @@ START = Progress()
 
 
 class Recorder(Protocol):
-    """Takes what a run leaves: rows of metrics, and the state to go on from."""
+    """Takes what a run leaves: rows of metrics, and the state to go on from. It is asked after each step whether to stop."""
 
     def log(self, row: dict[str, Any]) -> None: ...
     def save(self, progress: Progress) -> None: ...
+
+    def asked_to_stop(self) -> bool: ...
 
 
 @dataclass
 class Outcome:
     """How a run ended, and what it measured on the way."""
 
-    status: str  # done or diverged
+    status: str  # done, diverged or unfinished
     error: str | None
     metrics: dict[str, float]
     progress: Progress
@@ -140,7 +143,7 @@ def fit(
     *,
     task: Task,
     data: Data,
-    optimiser: Any,
+    optimiser: Optimiser,
     schedule: Schedule,
     settings: Settings,
     recorder: Recorder,
@@ -177,7 +180,8 @@ def fit(
         train_step(task, optimiser, batch, settings, amp, window)
 
         done = step + 1
-        if not settings.logs(done):
+        stopping = done < settings.steps and recorder.asked_to_stop()
+        if not settings.logs(done) and not stopping:
             continue
         means = window.means()
         synchronise(device)
@@ -194,15 +198,17 @@ def fit(
             recorder.log({**so_far, "split": "val", **metrics})
             if not metrics["loss"] <= limit:
                 return diverged("validation", metrics["loss"])
-        if settings.saves(done):
+        if settings.saves(done) or (stopping and settings.checkpoint_every is not None):
             recorder.save(progress)
+        if stopping:
+            return Outcome("unfinished", f"stopped at step {done} of {settings.steps}", metrics, progress)
         window = Window.opened(device)
     if start.step == settings.steps:  # all was trained before, and no summary written
         metrics = held_out()
     return Outcome("done", None, metrics, progress)
 
 
-def train_step(task: Task, optimiser: Any, batch: Batch, settings: Settings, amp: Any, window: Window) -> None:
+def train_step(task: Task, optimiser: Optimiser, batch: Batch, settings: Settings, amp: Any, window: Window) -> None:
     """One update, added to the window. The host asks for nothing back."""
     loads: dict[str, Tensor] = {}
     step_loss = torch.zeros_like(window.worst)

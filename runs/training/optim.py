@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,18 @@ from torch.optim import AdamW, Optimizer
 from arch.contracts import Position
 
 ANSWERS = re.compile(r"(^|\.)lm_head\.|^heads\.[^.]+\.weight$")  # a head with parts of its own hides matrices inside
+
+
+class Optimiser(Protocol):
+    """What training needs of an optimiser. A config names a function that declares to return one."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Sets of parameters, each with its rate, ``lr``, which a schedule changes in place."""
+        ...
+
+    def step(self) -> None: ...
+    def zero_grad(self) -> None: ...
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
@@ -29,14 +41,14 @@ def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad and p.dim() >= 2 and id(p) not in tables]
 
 
-def adamw(model: nn.Module, *, lr: float, betas: Sequence[float], weight_decay: float) -> AdamW:
+def adamw(model: nn.Module, *, lr: float, betas: Sequence[float], weight_decay: float) -> Optimiser:
     """AdamW over one fused kernel; only hidden matrices decay. Paper: Loshchilov 2019, arXiv:1711.05101."""
     matrices, rest = _split(model, lr, betas, weight_decay)
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
     return AdamW([g for g in groups if g["params"]], lr=lr, betas=(betas[0], betas[1]), fused=True)
 
 
-def muon(model: nn.Module, *, lr: float, betas: Sequence[float], momentum: float, weight_decay: float) -> Pair:
+def muon(model: nn.Module, *, lr: float, betas: Sequence[float], momentum: float, weight_decay: float) -> Optimiser:
     """Muon for the hidden matrices, AdamW for everything else."""
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum={momentum}: from 0 to below 1 is needed")
@@ -123,6 +135,6 @@ class Pair:
             optimiser.zero_grad()
 
 
-def parts(optimiser: Optimizer | Pair) -> Sequence[Optimizer]:
+def parts(optimiser: Optimiser) -> Sequence[Optimizer]:
     """The optimisers proper, in a fixed order."""
-    return optimiser.optimisers if isinstance(optimiser, Pair) else (optimiser,)
+    return optimiser.optimisers if isinstance(optimiser, Pair) else (cast(Optimizer, optimiser),)

@@ -6,9 +6,13 @@ A run of n steps uses steps 0..n-1; warmup and decay are shares of n, so that a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Protocol
 
-Schedule = Callable[[int, int], float]
+
+class Schedule(Protocol):
+    """What training needs of a schedule. A config names a function that declares to return one."""
+
+    def __call__(self, step: int, steps: int) -> float: ...
 
 
 def _share(name: str, value: float) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from arch import Position
 from runs.build.objects import build
 from runs.published.folder import overrides
 from tests.pretrained.ours import made
@@ -33,7 +34,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def rotary(name: str) -> Any:
-    return build(made(tuple(overrides(CONFIGS[name]))).model["layers"][0]["mixer"]["position"], "position")
+    return build(made(tuple(overrides(CONFIGS[name]))).model["layers"][0]["mixer"]["position"], "position", Position)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

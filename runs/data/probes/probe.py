@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
-from ..contract import IGNORED, Batch
+from ..contract import IGNORED, Batch, Data
 from ..draws import generator, held_out_generator
 
 
-class Probe(ABC):
+class Probe(Data):
     """A task that draws its rows: a frozen dataclass whose fields are the definition."""
 
     token_bytes = None
-
-    @property
-    @abstractmethod
-    def vocab_size(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def chance(self) -> float: ...
-
-    @abstractmethod
-    def check(self, *, seq_len: int) -> None: ...
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, *, batch_size: int, seq_len: int, held_out: bool) -> Batch:
