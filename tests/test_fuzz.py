@@ -193,8 +193,7 @@ def test_whatever_is_said_is_trained_or_refused_in_one_line(words: list[str], te
         return
     summary = execute(replace(run, settings=small, identity=""), peak=(1e9, "none"))
     assert summary["status"] in ("done", "diverged"), summary["error"]
-    for word in words:
-        has_an_effect(word, words, run, text)
+    has_an_effect(words[-1], words, run, text)
 
 
 def names_what_was_said(answer: str, words: list[str]) -> bool:

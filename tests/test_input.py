@@ -62,7 +62,7 @@ REFUSED = {
     "a table of all pairs": (["data=modular_addition", "data.modulus=1000000"], "modulus=1000000: at least 2 and at most"),
     "a vocabulary of everything": (["tokenizer=bpe", "tokenizer.vocab_size=4000000000"], "vocab_size=4000000000: BPE starts"),
     # values of another kind
-    "a list for a tokenizer": (["data.tokenizer=[a,b]"], r"data\.tokenizer=\['a', 'b'\]: Tokenizer is expected, not list"),
+    "a list for a tokenizer": (["data.tokenizer=[a,b]"], r"data\.tokenizer=\[\"a\", \"b\"\]: a Tokenizer is expected"),
     "layers by number": (["layers={1: []}"], "layers: the key 1 is no text"),
     "a number of layers": (["layers=3"], "layers=3: keys with values or null"),
     "two sizes": (["size=[nano,micro]"], r"size=\[nano,micro\]: the name of an option"),
@@ -82,7 +82,7 @@ REFUSED = {
     "a number for causal": (["causal=3"], "causal=3: bool is expected"),
     "a part without a class": (
         ["position=rotary", "position.relative.scaling=3"],
-        "scaling=3: RotaryScaling or null is expected",
+        "scaling=3: a RotaryScaling is expected",
     ),
     "no count of experts": (["ffn=moe", "router.top_k=null"], "None is no whole number"),
     "a class of another kind": (["norm._target_=arch.MLP"], "norm"),
