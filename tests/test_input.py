@@ -78,6 +78,8 @@ REFUSED = {
     "text for a width": (["size.d_model=wide"], r"size\.d_model='wide': a whole number from 1"),
     "null for a rate": (["optim.lr=null"], r"optim\.lr=None: float is expected"),
     "a truth in a list": (["optim.betas=[true,0.9]"], r"optim\.betas=.*: a list of float is expected"),
+    "keys by reference": (["shared.attention_bias=${size}"], r"shared\.attention_bias=.*: bool or qkv is expected"),
+    "null by reference": (["shared.norm_eps=null"], r"shared\.norm_eps=None: float is expected"),
     "a number for a run": (["run=3"], "run=3: str or null"),
     "a number for causal": (["causal=3"], "causal=3: bool is expected"),
     "a part without a class": (

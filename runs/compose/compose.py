@@ -26,7 +26,7 @@ from .inherit import inherit, inherited, inherited_choices
 from .layers import compose_layers, plain, stacked
 from .overrides import changed, group_of, key_of, normal
 from .router_losses import idle_losses, without_idle_losses
-from .values import refuse_other_keys
+from .values import refuse_other_keys, refuse_other_shared
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,7 @@ def run_of(resolved: dict[str, Any], choices: Mapping[str, str]) -> Run:
         for key in resolved[group]:
             if f"{group}.{key}" not in leaves():
                 raise ConfigError(f"{group}.{key}: unknown key; {did_you_mean(f'{group}.{key}')}")
+    refuse_other_shared(resolved["shared"])
     for key in ("device", "precision"):
         if key not in resolved["train"]:
             raise ConfigError(f"train: {key} is missing")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,6 +18,11 @@ KINDS: dict[str, Any] = {  # of top-level keys; what a node is built from is hel
     "layers": dict[str, Any] | None,
     "out": str,
     "causal": bool,
+}
+SHARED: dict[str, Any] = {  # held against their kinds by the names that a command line has for them
+    "attention_bias": bool | Literal["qkv"],
+    "ffn_bias": bool,
+    **dict.fromkeys(("norm_eps", "rope_theta", "dropout"), float),
 }
 
 
@@ -38,6 +43,13 @@ def refuse_other_keys(config: DictConfig) -> None:
     for name, size in sizes.items():
         if not (isinstance(size, str) and "${" in size):  # what refers to another is worked out later
             refuse_other_size(name, size)
+
+
+def refuse_other_shared(shared: dict[str, Any]) -> None:
+    """Raises ConfigError: a value of another kind, references in their places."""
+    for key, value in shared.items():
+        if not fits(value, SHARED.get(key, Any)):
+            raise ConfigError(f"shared.{key}={value!r:.80}: {expected(SHARED[key])} is expected")
 
 
 def refuse_strange_values(node: Any, path: str) -> None:
