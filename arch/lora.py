@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import limits
 from .contracts import Cost
 from .init import stream
 
@@ -24,7 +25,7 @@ class LoRA(nn.Module):
     Args:   linear: its weight and bias are taken over under their names. rank: of the change, at most the smaller side of W.
             alpha: numerator of the change's scale. dropout: share of the adapter's input that is set to zero.
     Shape:  x: (..., in) -> (..., out)
-    Raises: ValueError: the rank is not from 1 to the smaller side.
+    Raises: ValueError: the rank is not from 1 to the smaller side; alpha is not positive; dropout is no share below 1.
     """
 
     def __init__(self, linear: nn.Linear, *, rank: int, alpha: float, dropout: float = 0.0) -> None:
@@ -33,11 +34,12 @@ class LoRA(nn.Module):
         most = min(self.in_features, self.out_features)
         if not 1 <= rank <= most:
             raise ValueError(f"rank={rank}: from 1 to {most} for a projection of {self.in_features} to {self.out_features}")
+        limits.above_zero(alpha=alpha)
         self.scale = alpha / rank
         self.weight, self.bias = linear.weight, linear.bias
         self.lora_a = nn.Parameter(self.weight.new_empty(rank, self.in_features))
         self.lora_b = nn.Parameter(self.weight.new_empty(self.out_features, rank))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = limits.dropout(dropout)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

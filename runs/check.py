@@ -15,7 +15,8 @@ from arch.contracts import Cost
 from arch.lora import adapter_cost, without_adapters
 
 from .command import collect, guarded
-from .job.check import check
+from .compose.explain import explain
+from .job.check import check, needed_memory
 from .job.record import RecordError
 from .job.run import Run
 from .objective import Task
@@ -28,13 +29,13 @@ def main() -> int:
         return 0
     command = collect(reads=["size.max_seq"])  # the context that costs are reported for
     for error in command.refused:
-        print(error)
+        print(explain(error))
     good = 0
     for run in command.runs:
         try:
             found = costs(run, check(run))
         except (ValueError, OSError, RecordError) as error:
-            print(f"{run.title}: {error}")
+            print(f"{run.title}: {explain(error)}")
             continue
         good += 1
         short = f": parameters {found['parameters']}; FLOPs per token {found['FLOPs per token']}"
@@ -50,8 +51,7 @@ def costs(run: Run, task: Task) -> dict[str, str]:
     context, settings = run.size["max_seq"], run.settings
     with without_adapters(task.model):
         model: Cost = task.model.cost(context)  # type: ignore[operator]
-    adapters, total = adapter_cost(task.model), sum(p.numel() for p in task.parameters())
-    learning = sum(p.numel() for p in task.parameters() if p.requires_grad)
+    adapters, memory = adapter_cost(task.model), needed_memory(run, task)
     heads = {name: sum(p.numel() for p in head.parameters()) for name, head in task.heads.items()}
     besides = [f"{n:,} of the objective's head {name}" for name, n in heads.items()]
     besides += [f"{adapters.params:,} of the adapters, which alone learn with the heads"] if adapters.params else []
@@ -64,8 +64,8 @@ def costs(run: Run, task: Task) -> dict[str, str]:
         f"{task.train_flops(settings.seq_len) * tokens:.3g} to train on {tokens:,} tokens in rows of {settings.seq_len:,}",
         "state": f"{model.state_bytes:,} bytes a sequence of {context:,} tokens in fp32, {model.state_bytes // 2:,} in bf16",
         "memory to load": f"{4 * model.params:,} bytes in fp32, {2 * model.params:,} in bf16",
-        "memory to train": f"{16 * learning + 4 * (total - learning):,} bytes for fp32 weights, gradients and AdamW; "
-        "activations come on top",
+        "memory to train": f"{memory.least:,} bytes at least: {memory.weights:,} for fp32 weights, {memory.optimiser:,} "
+        f"for the optimiser, and the larger of {memory.gradients:,} for gradients and {memory.activations:,} for activations",
     }
 
 

@@ -88,7 +88,7 @@ def test_a_node_becomes_its_target() -> None:
             {"_target_": "arch.RMSNorm", "d_model": NORM},
             r"norm.d_model: nothing is built here; .* arch.norm.rmsnorm.RMSNorm has to annotate d_model",
         ),
-        ({"_target_": "arch.RMSNorm", "d_model": 10**30}, r"norm: (RuntimeError|TypeError|OverflowError): "),
+        ({"_target_": "arch.RMSNorm", "d_model": 10**30}, r"norm.d_model=10+: a finite number is expected"),
     ],
 )
 def test_what_cannot_be_built_is_told_in_one_line(node: dict[str, object], message: str) -> None:

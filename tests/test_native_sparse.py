@@ -238,7 +238,7 @@ def test_seeds_draw_the_places_anew() -> None:
     ("sizes", "message"),
     [
         ({"n_kv_heads": 3}, "n_kv_heads 3 does not divide n_heads 4"),
-        ({"block": 0}, "block is 0: at least 1 token"),
+        ({"block": 0}, "block=0: at least 1 is needed"),
         ({"top_n": 2}, "top_n is 2: at least 3 is needed"),
         ({"window": 0}, "window is 0: at least 1 is needed"),
     ],

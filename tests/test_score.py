@@ -193,7 +193,7 @@ def test_scores_report_their_parameters_through_the_layer() -> None:
 
 
 def test_impossible_scores_are_refused() -> None:
-    with pytest.raises(ValueError, match="cap is 0: a number above 0"):
+    with pytest.raises(ValueError, match="cap=0: more than 0 is needed"):
         SoftCap(cap=0)
-    with pytest.raises(ValueError, match=r"sigma is -1.0: a number above 0"):
+    with pytest.raises(ValueError, match=r"sigma=-1.0: more than 0 is needed"):
         Gaussian(d_head=8, n_heads=3, sigma=-1.0)

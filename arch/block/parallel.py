@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from .. import limits
 from ..contracts import Block, Cache, ChannelMixer, Memory, Norm, SequenceMixer
 
 
@@ -27,7 +28,7 @@ class Parallel(Block):
         self.mixer = mixer
         self.ffn = ffn
         self.norm = norm
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = limits.dropout(dropout)
 
     def forward(
         self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None, memory: Memory | None = None

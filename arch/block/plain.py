@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from .. import limits
 from ..contracts import Block, Cache, ChannelMixer, Memory, SequenceMixer
 
 
@@ -25,7 +26,7 @@ class Plain(Block):
         super().__init__()
         self.mixer = mixer
         self.ffn = ffn
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = limits.dropout(dropout)
 
     def forward(
         self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None, memory: Memory | None = None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
-
+from .. import limits
 from ..contracts import Block, ChannelMixer, Norm, SequenceMixer
 
 
@@ -29,4 +28,4 @@ class TwoNorms(Block):
         self.mixer_norm = mixer_norm
         self.ffn = ffn
         self.register_module("ffn_norm", None if ffn is None else ffn_norm)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = limits.dropout(dropout)

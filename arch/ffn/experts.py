@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts import Cost
+from ..limits import at_least_one
 from ..ops.grouped import grouped_matmul
 from .activation import activation_by_name
 
@@ -21,15 +22,14 @@ class Experts(nn.Module):
     Args:   d_model: channels of each row. d_ff: hidden channels of one expert. n_experts: ffns in the bank.
             activation: gelu, gelu_tanh, relu, relu2 or silu. gated: a GLU each instead of an MLP.
     Shape:  x: (rows, d_model), counts: (n_experts,) rows of each expert -> (rows, d_model), zeros past the last counted row
-    Raises: ValueError: unknown activation; n_experts below 1.
+    Raises: ValueError: unknown activation; a size below 1.
     """
 
     gate_proj: nn.Parameter | None
 
     def __init__(self, *, d_model: int, d_ff: int, n_experts: int, activation: str = "gelu", gated: bool = False) -> None:
         super().__init__()
-        if n_experts < 1:
-            raise ValueError(f"n_experts={n_experts}: a bank needs at least 1 expert")
+        at_least_one(d_model=d_model, d_ff=d_ff, n_experts=n_experts)
         self.n_experts, self.d_model, self.d_ff = n_experts, d_model, d_ff
         self.activation = activation_by_name(activation)
         self.register_parameter("gate_proj", nn.Parameter(torch.empty(n_experts, d_ff, d_model)) if gated else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..contracts import ChannelMixer, Cost
+from ..limits import at_least_one
 from .activation import activation_by_name
 
 
@@ -18,13 +19,14 @@ class MLP(ChannelMixer):
     Args:   d_model: channels of each token. d_ff: hidden channels. activation: gelu, gelu_tanh, relu, relu2 or silu.
             bias: whether both projections add one.
     Shape:  x: (..., d_model) -> (..., d_model)
-    Raises: ValueError: unknown activation.
+    Raises: ValueError: unknown activation; a width below 1.
     """
 
     outputs = ("down_proj.weight",)
 
     def __init__(self, *, d_model: int, d_ff: int, activation: str = "gelu", bias: bool = False) -> None:
         super().__init__()
+        at_least_one(d_model=d_model, d_ff=d_ff)
         self.activation = activation_by_name(activation)
         self.up_proj = nn.Linear(d_model, d_ff, bias=bias)
         self.down_proj = nn.Linear(d_ff, d_model, bias=bias)

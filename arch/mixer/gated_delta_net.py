@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..contracts import Cost, parameters_only
+from ..limits import at_least_one
 from ..norm import RMSNorm
 from ..ops.chunked import chunks, delta_rule
 from ..ops.conv import causal_conv
@@ -32,7 +33,7 @@ class GatedDeltaNet(StateMixer):
             convolution sees, its own included. chunk: tokens at most that meet in matrix products. eps: of the norm, added to
             the mean square.
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
-    Raises: ValueError: n_heads does not divide d_key or d_value.
+    Raises: ValueError: n_heads does not divide d_key or d_value; a size below 1.
     """
 
     outputs = ("o_proj.weight",)
@@ -48,8 +49,10 @@ class GatedDeltaNet(StateMixer):
         chunk: int = 64,
         eps: float = 1e-5,
     ) -> None:
+        at_least_one(d_model=d_model, n_heads=n_heads, d_conv=d_conv, chunk=chunk)
         d_key = max(1, round(3 * d_model / (4 * n_heads))) * n_heads if d_key is None else d_key
         d_value = 2 * d_key if d_value is None else d_value
+        at_least_one(d_key=d_key, d_value=d_value)
         if d_key % n_heads or d_value % n_heads:
             raise ValueError(f"n_heads={n_heads} does not divide d_key={d_key} or d_value={d_value}")
         convolved = 2 * d_key + d_value

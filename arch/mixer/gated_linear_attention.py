@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..contracts import Cost, parameters_only
+from ..limits import above_zero, at_least_one
 from ..norm import RMSNorm
 from ..ops.chunked import chunks, decayed_attention
 from .state import StateMixer, forget_at_starts, without_autocast
@@ -28,7 +29,7 @@ class GatedLinearAttention(StateMixer):
             decays. tau: the larger, the slower it forgets. chunk: tokens at most that meet in matrix products. eps: of the
             norm, added to the mean square.
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
-    Raises: ValueError: n_heads does not divide d_key or d_value.
+    Raises: ValueError: n_heads does not divide d_key or d_value; a size below 1.
     """
 
     outputs = ("o_proj.weight",)
@@ -45,8 +46,11 @@ class GatedLinearAttention(StateMixer):
         chunk: int = 16,
         eps: float = 1e-5,
     ) -> None:
+        at_least_one(d_model=d_model, n_heads=n_heads, rank=rank, chunk=chunk)
+        above_zero(tau=tau)
         d_key = max(1, d_model // (2 * n_heads)) * n_heads if d_key is None else d_key
         d_value = d_model if d_value is None else d_value
+        at_least_one(d_key=d_key, d_value=d_value)
         if d_key % n_heads or d_value % n_heads:
             raise ValueError(f"n_heads={n_heads} does not divide d_key={d_key} or d_value={d_value}")
         super().__init__(state=(n_heads, d_key // n_heads, d_value // n_heads))

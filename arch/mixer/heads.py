@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from ..contracts import SequenceMixer
+from ..limits import at_least_one
 
 Bias = bool | Literal["qkv"]
 
@@ -31,10 +32,12 @@ class Heads(SequenceMixer):
         if bias not in (True, False, "qkv"):
             raise ValueError(f"bias={bias!r}: true (all four projections), false (none) or qkv (all but the output's) is right")
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+        at_least_one(d_model=d_model, n_heads=n_heads)
         if d_head is None:
             _must_divide("n_heads", n_heads, "d_model", d_model, " (or pass d_head)")
             d_head = d_model // n_heads
         _must_divide("n_kv_heads", n_kv_heads, "n_heads", n_heads)
+        at_least_one(d_head=d_head)
         self.n_heads, self.n_kv_heads, self.d_head = n_heads, n_kv_heads, d_head
         self.q_proj = nn.Linear(d_model, n_heads * d_head, bias=bool(bias))
         self.k_proj = nn.Linear(d_model, n_kv_heads * d_head, bias=bool(bias))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..contracts import Cost, parameters_only
+from ..limits import at_least_one
 from ..ops.conv import causal_conv
 from ..ops.scan import linear_scan
 from .state import StateMixer, draw_step_bias, forget_at_starts, without_autocast
@@ -27,6 +28,7 @@ class Mamba(StateMixer):
             sees, its own included. expand: inner channels per channel. dt_rank: channels that set dt; None = d_model / 16,
             rounded up. dt_min, dt_max: between which dt starts, in tokens.
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
+    Raises: ValueError: a size below 1; an empty range of dt.
     """
 
     undecayed = ("A_log",)  # a rate, not a matrix: optimisers leave it out of weight decay and of orthogonalisation
@@ -45,9 +47,13 @@ class Mamba(StateMixer):
         dt_min: float = 0.001,
         dt_max: float = 0.1,
     ) -> None:
+        at_least_one(d_model=d_model, d_state=d_state, d_conv=d_conv, expand=expand)
+        if not 0 < dt_min <= dt_max:
+            raise ValueError(f"dt_min={dt_min}, dt_max={dt_max}: 0 < dt_min <= dt_max is needed")
         d_inner = expand * d_model
         super().__init__(state=(d_inner, d_state), window=(d_inner, d_conv - 1))
         dt_rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
+        at_least_one(dt_rank=dt_rank)
         self.dt_range = (dt_min, dt_max)
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
         self.conv1d = nn.Conv1d(d_inner, d_inner, d_conv, groups=d_inner)

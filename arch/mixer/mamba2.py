@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..contracts import Cost, parameters_only
+from ..limits import at_least_one
 from ..norm import RMSNorm
 from ..ops.chunked import chunks, decayed_attention
 from ..ops.conv import causal_conv
@@ -29,7 +30,7 @@ class Mamba2(StateMixer):
             included. expand: inner channels per channel. d_head: inner channels per head. n_groups: groups of heads that share
             B and C. chunk: tokens at most that meet in matrix products. eps: of the norm, added to the mean square.
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
-    Raises: ValueError: d_head does not divide the inner channels, or n_groups the heads.
+    Raises: ValueError: d_head does not divide the inner channels, or n_groups the heads; a size below 1.
     """
 
     outputs = ("o_proj.weight",)
@@ -46,6 +47,8 @@ class Mamba2(StateMixer):
         chunk: int = 64,
         eps: float = 1e-5,
     ) -> None:
+        at_least_one(d_model=d_model, d_state=d_state, d_conv=d_conv, expand=expand, d_head=d_head)
+        at_least_one(n_groups=n_groups, chunk=chunk)
         d_inner = expand * d_model
         if d_inner % d_head:
             raise ValueError(f"d_head={d_head} does not divide the {expand} * {d_model} = {d_inner} inner channels")

@@ -8,6 +8,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..contracts import Cache, Cost, SequenceMixer, parameters_only
+from ..limits import at_least_one
 from ..norm import RMSNorm
 from ..ops.blocked import full_mask
 from ..pattern import Full
@@ -32,7 +33,7 @@ class MLA(SequenceMixer):
             d_q_latent: channels that the queries come from; None = from the token itself. position: rotates d_rope channels and
             has the temperature of the others; None = with the base 10000. eps: of the norms, added to the mean square.
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
-    Raises: ValueError: an odd d_rope.
+    Raises: ValueError: an odd d_rope; a size below 1.
     """
 
     outputs = ("o_proj.weight",)
@@ -51,12 +52,14 @@ class MLA(SequenceMixer):
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
+        at_least_one(d_model=d_model, n_heads=n_heads, d_latent=d_latent, d_nope=d_nope, d_rope=d_rope, d_v=d_v)
         self.n_heads, self.d_latent, self.d_nope, self.d_rope, self.d_v = n_heads, d_latent, d_nope, d_rope, d_v
         self.d_q_latent = d_q_latent
         d_queries = n_heads * (d_nope + d_rope)
         if d_q_latent is None:
             self.q_proj = nn.Linear(d_model, d_queries, bias=False)
         else:
+            at_least_one(d_q_latent=d_q_latent)
             self.q_down_proj = nn.Linear(d_model, d_q_latent, bias=False)
             self.q_norm = RMSNorm(d_model=d_q_latent, eps=eps)
             self.q_up_proj = nn.Linear(d_q_latent, d_queries, bias=False)

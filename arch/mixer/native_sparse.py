@@ -8,6 +8,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..contracts import Cache, Cost, Position, SequenceMixer, documents, parameters_only
+from ..limits import at_least_one
 from ..ops.blocked import BlockPlan, attend_blocks, block_mask, cached_plan, full_mask
 from ..ops.document_blocks import Blocks, complete_blocks
 from ..pattern import SlidingWindow
@@ -38,7 +39,7 @@ class NativeSparse(SequenceMixer):
             selects. window: tokens that a query sees in its window, itself included. position: its rotation and its bias are
             used; None = none is applied here.
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
-    Raises: ValueError: n_kv_heads does not divide n_heads; block or window below 1; top_n below 3.
+    Raises: ValueError: n_kv_heads does not divide n_heads; a size below 1; top_n below 3.
     """
 
     outputs = ("o_proj.weight",)
@@ -56,10 +57,9 @@ class NativeSparse(SequenceMixer):
         position: Position | None = None,
     ) -> None:
         super().__init__()
-        if n_kv_heads < 1 or n_heads % n_kv_heads:
+        at_least_one(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads, d_head=d_head, block=block)
+        if n_heads % n_kv_heads:
             raise ValueError(f"n_kv_heads {n_kv_heads} does not divide n_heads {n_heads}")
-        if block < 1:
-            raise ValueError(f"block is {block}: at least 1 token is needed")
         if top_n < 3:
             raise ValueError(f"top_n is {top_n}: at least 3 is needed, the query's own block, the one before it and the first")
         self.n_heads, self.n_kv_heads, self.d_head, self.block, self.top_n = n_heads, n_kv_heads, d_head, block, top_n

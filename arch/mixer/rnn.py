@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..contracts import Cache, Cost, SequenceMixer, parameters_only
+from ..limits import at_least_one
 
 State = tuple[Tensor, ...]  # each (b, m)
 
@@ -100,6 +101,7 @@ class GRU(GatedRNN):
     candidate = 2  # of r, z, n
 
     def __init__(self, *, d_model: int) -> None:
+        at_least_one(d_model=d_model)
         super().__init__(rnn=nn.GRU(d_model, d_model, batch_first=True), n_states=1)
 
     def fused(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -129,6 +131,7 @@ class LSTM(GatedRNN):
     candidate = 2  # of i, f, g, o
 
     def __init__(self, *, d_model: int) -> None:
+        at_least_one(d_model=d_model)
         super().__init__(rnn=nn.LSTM(d_model, d_model, batch_first=True), n_states=2)
 
     def fused(self, x: Tensor, state: State) -> tuple[Tensor, State]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .. import limits
 from ..contracts import Cost, Norm, Position, parameters_only
 
 
@@ -33,12 +34,16 @@ class Embedding(nn.Embedding):
         n_types: int = 0,
         dropout: float = 0.0,
     ) -> None:
+        limits.at_least_one(d_model=d_model, vocab_size=vocab_size)
+        limits.above_zero(scale=scale)
+        if n_types < 0:
+            raise ValueError(f"n_types={n_types}: at least 0 is needed; 0 = no segments")
         super().__init__(vocab_size, d_model)
         self.position = position
         self.norm = norm
         self.scale = scale
         self.types = nn.Embedding(n_types, d_model) if n_types else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = limits.dropout(dropout)
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None, types: Tensor | None = None) -> Tensor:
         """types: None = segment 0 throughout. positions: needed where a position is added; row 0 may stand for all rows."""

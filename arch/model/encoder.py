@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..contracts import Block, Cost, Norm, parameters_only
+from ..limits import at_least_one
 from .embedding import Embedding
 from .stack import Stack
 
@@ -21,6 +22,7 @@ class Pooler(nn.Module):
     """
 
     def __init__(self, *, d_model: int) -> None:
+        at_least_one(d_model=d_model)
         super().__init__()
         self.proj = nn.Linear(d_model, d_model)
 

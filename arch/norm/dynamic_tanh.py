@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts import Norm
+from ..limits import above_zero, at_least_one
 
 
 class DynamicTanh(Norm):
@@ -21,6 +22,8 @@ class DynamicTanh(Norm):
 
     def __init__(self, *, d_model: int, alpha: float = 0.5) -> None:
         super().__init__()
+        at_least_one(d_model=d_model)
+        above_zero(alpha=alpha)
         self.start = alpha
         self.alpha = nn.Parameter(torch.empty(()))
         self.weight = nn.Parameter(torch.empty(d_model))

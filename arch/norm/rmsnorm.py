@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..contracts import Norm
+from ..limits import above_zero, at_least_one
 
 
 class RMSNorm(Norm):
@@ -22,6 +23,8 @@ class RMSNorm(Norm):
 
     def __init__(self, *, d_model: int, eps: float = 1e-6) -> None:
         super().__init__()
+        at_least_one(d_model=d_model)
+        above_zero(eps=eps)
         self.eps = eps
         self.weight = nn.Parameter(torch.empty(d_model))
         self.reset_parameters()

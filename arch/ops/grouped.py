@@ -30,7 +30,7 @@ def grouped_matmul(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     if not x.is_meta and torch.is_autocast_enabled(x.device.type):  # grouped products are on no autocast list
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
-    if x.device.type == "cpu":
+    if x.device.type in ("cpu", "meta"):
         # An operator of our own is opaque to torch.compile, as the loop must be; called eagerly it is slower than a Function.
         return loop_operator(x, weight, counts) if torch.compiler.is_compiling() else Loop.apply(x, weight, counts)
     return native(x, weight, counts) if has_native(x, weight) else blocked(x, weight, counts)
@@ -38,6 +38,8 @@ def grouped_matmul(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
 
 def loop(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     y = x.new_empty(x.shape[0], weight.shape[1])
+    if x.is_meta:
+        return y  # nobody knows the counts there
     sizes = group_sizes(counts, x.shape[0])
     for rows, matrix, out in zip(x.split(sizes), weight.mT.unbind(), y.split(sizes), strict=False):
         torch.mm(rows, matrix, out=out)
@@ -47,6 +49,8 @@ def loop(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
 
 def loop_weight_gradient(grad: Tensor, x: Tensor, counts: Tensor) -> Tensor:
     weight = x.new_empty(counts.shape[0], grad.shape[1], x.shape[1])
+    if x.is_meta:
+        return weight
     sizes = group_sizes(counts, x.shape[0])
     for columns, rows, out in zip(grad.mT.split(sizes, dim=1), x.split(sizes), weight.unbind(), strict=False):
         torch.mm(columns, rows, out=out)

@@ -34,6 +34,8 @@ class BlockSparse(Pattern):
             raise ValueError(f"block is {block} and window_blocks is {window_blocks}: at least 1 is needed for both")
         if n_global < 0 or n_random < 0:
             raise ValueError(f"n_global is {n_global} and n_random is {n_random}: at least 0 is needed for both")
+        if n_random > 1000:
+            raise ValueError(f"n_random is {n_random}: at most 1000 is possible, the draws of a block are looked at one by one")
         self.block = block
         self.n_global = n_global
         self.window_blocks = window_blocks
@@ -83,9 +85,26 @@ class BlockSparse(Pattern):
 
 @lru_cache(maxsize=256)
 def _pairs(*, block: int, n_global: int, window_blocks: int, n_random: int, seed: int, causal: bool, seq: int) -> int:
-    """Counted once for all layers, some rows at a time: a whole (seq, seq) mask would be large."""
+    """Counted once for all layers, by blocks: a (seq, seq) mask would take minutes for a long text."""
     pattern = BlockSparse(
         block=block, n_global=n_global, window_blocks=window_blocks, n_random=n_random, seed=seed, causal=causal
     )
-    keys = torch.arange(seq, device="cpu")  # numbers are needed, also while a model is built on the meta device
-    return sum(int(pattern.allows(rows, keys).sum()) for rows in keys.split(256))
+    total, n_global = 0, min(n_global, seq)
+    # Numbers are needed, also while a model is built on the meta device.
+    for row in torch.arange(-(-seq // block), device="cpu").split(2**14):
+        queries = (seq - row * block).clamp(max=block)
+        start, end = (
+            (row - window_blocks + 1).clamp(min=0) * block,
+            ((row + window_blocks) * block).clamp(max=seq),
+        )  # of the window
+        drawn = pattern.random_blocks(row).sort(dim=1).values  # (rows, n_random), all of them before the window or at its start
+        new = F.pad(drawn[:, 1:] != drawn[:, :-1], (1, 0), value=True) & (drawn * block < start[:, None])
+        rest = (block - (n_global - drawn * block).clamp(0, block)) * new  # the global tokens are counted for themselves
+        seen = start.clamp(max=n_global) + rest.sum(1)  # keys before the window
+        if causal:
+            total += int((queries * (seen + row * block - start) + queries * (queries + 1) // 2).sum())
+        else:
+            seen = seen + end - start + (n_global - end).clamp(min=0)
+            sees_all = (n_global - row * block).clamp(min=0).minimum(queries)
+            total += int((sees_all * seq + (queries - sees_all) * seen).sum())
+    return total

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..contracts import Position
+from ..limits import at_least_one
 from .constant import Constant
 
 
@@ -22,6 +23,7 @@ class ALiBi(Position):
 
     def __init__(self, *, n_heads: int) -> None:
         super().__init__()
+        at_least_one(n_heads=n_heads)
         self.slopes = Constant(slopes(n_heads))
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts import Position
+from ..limits import at_least_one
 
 
 class Learned(Position):
@@ -23,6 +24,7 @@ class Learned(Position):
 
     def __init__(self, *, d_model: int, max_seq: int) -> None:
         super().__init__()
+        at_least_one(d_model=d_model, max_seq=max_seq)
         self.table = nn.Embedding(max_seq, d_model)
         self.longest = max_seq
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts import Position
+from ..limits import at_least_one
 from .constant import Constant
 
 
@@ -26,12 +27,15 @@ class RelativeBias(Position):
 
     def __init__(self, *, n_heads: int, n_buckets: int = 32, max_distance: int = 128, causal: bool = True) -> None:
         super().__init__()
+        at_least_one(n_heads=n_heads)
         least = 2 if causal else 4
         if n_buckets < least or n_buckets % least:
             raise ValueError(f"n_buckets is {n_buckets}: a multiple of {least} is needed")
         exact = n_buckets // least
         if max_distance <= exact:
             raise ValueError(f"max_distance is {max_distance}: more than the {exact} exact distances is needed")
+        if max_distance > 2**16:
+            raise ValueError(f"max_distance is {max_distance}: at most {2**16} is possible, all are laid out")
         self.n_buckets = n_buckets
         self.max_distance = max_distance
         self.causal = causal

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..contracts import Position
+from ..limits import above_zero
 from .constant import Constant
 from .scaling import RotaryScaling
 
@@ -24,7 +25,7 @@ class Rotary(Position):
             trained; its temperatures multiply the channels here, so that scores need no factor of their own.
             d_rotary: channels of each head that are rotated, the first ones, even; None = all.
     Shape:  q: (..., heads, queries, d_head), positions (..., queries) -> the same; k likewise
-    Raises: ValueError: an odd number of rotated channels, or more than the head has.
+    Raises: ValueError: an odd number of rotated channels, or more than the head has; a theta that is not positive.
     """
 
     implied: ClassVar[Mapping[str, str]] = {"d_rotary": "d_head"}  # None stands for the value of the other
@@ -38,6 +39,7 @@ class Rotary(Position):
         d_rotary: int | None = None,
     ) -> None:
         super().__init__()
+        above_zero(theta=theta)
         d = d_head if d_rotary is None else d_rotary
         if d % 2 or not 0 < d <= d_head:
             raise ValueError(

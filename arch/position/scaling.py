@@ -6,6 +6,8 @@ import math
 from itertools import pairwise
 from typing import Literal
 
+from ..limits import above_zero, at_least_one
+
 
 class RotaryScaling:
     """Slows the frequencies of a Rotary: list of radians per token, fastest first -> list of the same length.
@@ -31,6 +33,7 @@ class LinearScaling(RotaryScaling):
     """
 
     def __init__(self, *, factor: float) -> None:
+        above_zero(factor=factor)
         self.factor = factor
 
     def __call__(self, frequencies: list[float]) -> list[float]:
@@ -47,6 +50,7 @@ class NTKScaling(RotaryScaling):
     """
 
     def __init__(self, *, factor: float) -> None:
+        above_zero(factor=factor)
         self.factor = factor
 
     def __call__(self, frequencies: list[float]) -> list[float]:
@@ -63,10 +67,12 @@ class Llama3Scaling(RotaryScaling):
         YaRN's ramp over turns without its temperature.
     Args:   factor: longest text over the longest of the training. trained_seq: longest text of the training, in tokens.
             slow, fast: turns per trained_seq below which a frequency is interpolated, above which it stays.
-    Raises: ValueError: slow is not below fast.
+    Raises: ValueError: a number that is not positive; slow is not below fast.
     """
 
     def __init__(self, *, factor: float, trained_seq: int, slow: float = 1.0, fast: float = 4.0) -> None:
+        above_zero(factor=factor)
+        at_least_one(trained_seq=trained_seq)
         refuse_empty_ramp(slow, fast)
         self.factor, self.trained_seq, self.slow, self.fast = factor, trained_seq, slow, fast
 
@@ -89,7 +95,7 @@ class YaRNScaling(RotaryScaling):
             slow, fast: turns per trained_seq below which a frequency is interpolated, above which it stays.
             ramp: what r is linear in: turns, or channels. mscale, mscale_all_dim: strengths of the temperatures of the
             channels that are rotated and of those that are not. temperature: of the rotated ones; None = by the formula.
-    Raises: ValueError: slow is not below fast.
+    Raises: ValueError: a number that is not positive; slow is not below fast.
     """
 
     def __init__(
@@ -104,12 +110,15 @@ class YaRNScaling(RotaryScaling):
         mscale_all_dim: float = 0.0,
         temperature: float | None = None,
     ) -> None:
+        above_zero(factor=factor)
+        at_least_one(trained_seq=trained_seq)
         refuse_empty_ramp(slow, fast)
         self.factor, self.trained_seq, self.slow, self.fast = factor, trained_seq, slow, fast
         self.ramp = ramp_by_turns if ramp == "turns" else ramp_by_channels
         warmer = 0.1 * math.log(max(factor, 1.0))
         self.temperature = mscale * warmer + 1.0 if temperature is None else temperature
         self.unrotated_temperature = mscale_all_dim * warmer + 1.0
+        above_zero(temperature=self.temperature, unrotated_temperature=self.unrotated_temperature)
 
     def __call__(self, frequencies: list[float]) -> list[float]:
         return interpolated(frequencies, self.ramp(frequencies, self.trained_seq, self.slow, self.fast), self.factor)

@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..contracts import Position
+from ..limits import at_least_one
 from .constant import Constant
 
 
@@ -26,6 +27,7 @@ class Sinusoidal(Position):
 
     def __init__(self, *, d_model: int, layout: Literal["interleaved", "halves"] = "interleaved") -> None:
         super().__init__()
+        at_least_one(d_model=d_model)
         if d_model % 2:
             raise ValueError(f"sinusoids come in pairs: d_model is {d_model}, {d_model + 1} would do")
         if layout not in ("interleaved", "halves"):

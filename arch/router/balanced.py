@@ -21,7 +21,7 @@ class Balanced(LinearRouter):
     Args:   d_model: channels of each token. n_experts: experts to choose from. top_k: experts per token.
             bias_rate: how far a bias moves in one step, in units of the score (0 to 1).
     Shape:  x: (t, d_model) -> Routing of t * top_k assignments
-    Raises: ValueError: top_k is not in 1..n_experts; top_k = 1, which leaves the router no gradient.
+    Raises: ValueError: top_k is not in 1..n_experts; top_k = 1, which leaves the router no gradient; bias_rate is not in 0..1.
     """
 
     losses = ("router_z",)  # the biases see to the balance
@@ -31,6 +31,8 @@ class Balanced(LinearRouter):
     def __init__(self, *, d_model: int, n_experts: int, top_k: int, bias_rate: float = 1e-3) -> None:
         check_router_learns(top_k, n_experts)
         super().__init__(d_model=d_model, n_experts=n_experts, top_k=top_k)
+        if not 0 <= bias_rate <= 1:
+            raise ValueError(f"bias_rate={bias_rate}: from 0 to 1 is needed, as the scores are")
         self.bias_rate = bias_rate
 
     def reset_parameters(self) -> None:

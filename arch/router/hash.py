@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts import Cost, Router, Routing
+from ..limits import at_least_one
 from .linear import check_top_k, fp32_linear, token_choice
 
 
@@ -29,6 +30,7 @@ class Hash(Router):
 
     def __init__(self, *, d_model: int, n_experts: int, top_k: int = 1) -> None:
         super().__init__()
+        at_least_one(d_model=d_model, n_experts=n_experts)
         check_top_k(top_k, n_experts)
         self.n_experts, self.top_k = n_experts, top_k
         self.register_buffer("directions", torch.empty(n_experts, d_model))

@@ -12,8 +12,10 @@ from einops import repeat
 from torch import Tensor, nn
 
 from ..contracts import Cost, Router, Routing
+from ..limits import at_least_one
 
 Count = TypeVar("Count", int, Tensor)  # a tensor of one
+MILLION = 10**6  # shares of tokens are counted in millionths
 
 
 class LinearRouter(Router):
@@ -27,6 +29,7 @@ class LinearRouter(Router):
 
     def __init__(self, *, d_model: int, n_experts: int, top_k: float) -> None:
         super().__init__()
+        at_least_one(d_model=d_model, n_experts=n_experts)
         check_top_k(top_k, n_experts)
         self.n_experts, self.top_k = n_experts, top_k
         self.weight = nn.Parameter(torch.empty(n_experts, d_model))
@@ -73,12 +76,11 @@ def room(n_tokens: Count, experts_per_token: float, n_experts: int) -> Count:
 
     In whole numbers, so that a count on the device, which the host does not wait for, gives what one on the host gives.
     """
-    millionth = 10**6
-    return -(-n_tokens * round(experts_per_token * millionth) // (n_experts * millionth))
+    return -(-n_tokens * round(experts_per_token * MILLION) // (n_experts * MILLION))
 
 
 def check_top_k(top_k: float, n_experts: int) -> None:
-    if not 0 < top_k <= n_experts:
+    if not 1 / MILLION <= top_k <= n_experts:
         raise ValueError(f"top_k={top_k} of n_experts={n_experts}: choose from 1 to {n_experts}")
 
 

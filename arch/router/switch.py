@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..contracts import Routing
-from .linear import LinearRouter, dropped_where, room, token_choice
+from .linear import MILLION, LinearRouter, dropped_where, room, token_choice
 
 
 class Switch(LinearRouter):
@@ -23,13 +23,13 @@ class Switch(LinearRouter):
     Args:   d_model: channels of each token. n_experts: experts to choose from. top_k: experts per token.
             capacity_factor: room of an expert in training, as a multiple of an even share of the tokens, padding left out.
     Shape:  x: (t, d_model) -> Routing of t * top_k assignments, those dropped with expert = n_experts and gate = 0
-    Raises: ValueError: top_k is not in 1..n_experts; capacity_factor is not positive.
+    Raises: ValueError: top_k is not in 1..n_experts; capacity_factor is not positive, or counts no millionth.
     """
 
     top_k: int
 
     def __init__(self, *, d_model: int, n_experts: int, top_k: int = 1, capacity_factor: float = 1.25) -> None:
-        if capacity_factor <= 0:
+        if not 1 / MILLION <= capacity_factor <= MILLION:
             raise ValueError(f"capacity_factor={capacity_factor}: choose a positive number, 1 is an even share")
         super().__init__(d_model=d_model, n_experts=n_experts, top_k=top_k)
         self.capacity_factor = capacity_factor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..limits import above_zero
 from .score import Score, fused
 
 
@@ -20,6 +21,7 @@ class DotProduct(Score):
 
     def __init__(self, *, scale: float | None = None) -> None:
         super().__init__()
+        above_zero(scale=scale)
         self.scale = scale
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..limits import above_zero, at_least_one
 from .score import Score, fused, precise, widened
 
 
@@ -25,9 +26,9 @@ class Gaussian(Score):
 
     def __init__(self, *, d_head: int, n_heads: int, sigma: float | None = None, learned: bool = True) -> None:
         super().__init__()
+        at_least_one(d_head=d_head, n_heads=n_heads)
         self.sigma = d_head**0.25 if sigma is None else sigma
-        if self.sigma <= 0:
-            raise ValueError(f"sigma is {sigma}: a number above 0 is needed")
+        above_zero(sigma=self.sigma)
         self.log_stretch = nn.Parameter(torch.empty(n_heads)) if learned else None
         self.reset_parameters()
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..limits import above_zero, at_least_one
 from .score import Score, fused, widened
 
 
@@ -23,6 +24,8 @@ class Sink(Score):
 
     def __init__(self, *, n_heads: int, scale: float | None = None) -> None:
         super().__init__()
+        at_least_one(n_heads=n_heads)
+        above_zero(scale=scale)
         self.scale = scale
         self.sink = nn.Parameter(torch.empty(n_heads))
         self.reset_parameters()

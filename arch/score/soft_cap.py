@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..limits import above_zero
 from .score import Score, products, weighted
 
 
@@ -21,8 +22,7 @@ class SoftCap(Score):
 
     def __init__(self, *, cap: float, scale: float | None = None) -> None:
         super().__init__()
-        if cap <= 0:
-            raise ValueError(f"cap is {cap}: a number above 0 is needed")
+        above_zero(cap=cap, scale=scale)
         self.cap = cap
         self.scale = scale
 

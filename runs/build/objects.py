@@ -22,6 +22,9 @@ from .targets import hints, in_one_line, locate, parameters
 
 T = TypeVar("T")
 
+LARGEST_FP32 = 3.4e38  # nan and infinity are not below it either
+PLAIN = (type(None), bool, int, float, str, list, dict)
+
 
 def build(node: Any, path: str, contract: type[T], **given: Any) -> T:
     """Turn a resolved config node into the object that it describes, parts first.
@@ -108,8 +111,10 @@ def check_arguments(target: Callable[..., Any], kwargs: dict[str, Any], path: st
     for key, value in kwargs.items():
         if (key not in known and not open_ended) or key in given:
             raise ConfigError(f"{path}.{key}: unknown key; {nearest(key, [k for k in known if k not in given])}")
+        if not finite(value):
+            raise ConfigError(f"{path}.{key}={value!r:.80}: a finite number is expected")
         if key in hints and not fits(value, hints[key]):
-            raise ConfigError(f"{path}.{key}={value!r}: {_name(hints[key])} is expected, not {type(value).__name__}")
+            raise ConfigError(f"{path}.{key}={value!r:.80}: {expected(hints[key])} is expected, not {type(value).__name__}")
     missing = [k for k, p in known.items() if p.default is p.empty and k not in (*kwargs, *given)]
     if missing:
         raise ConfigError(f"{path}: {', '.join(missing)} is missing")
@@ -169,20 +174,37 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, (int, float) if hint is float else hint) and not isinstance(value, bool)
     if origin in (list, tuple, Sequence):
         return isinstance(value, (list, tuple)) and all(fits(v, args[0]) for v in value) if args else True
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping) and all(fits(v, args[-1]) for v in value.values())
     if inspect.isclass(hint) and issubclass(hint, nn.Module):
         return isinstance(value, nn.Module)
+    if inspect.isclass(hint) and isinstance(value, PLAIN):  # what a node may hold that was not built is no object of a class
+        return hint in (Any, object) or (not getattr(hint, "_is_protocol", False) and isinstance(value, hint))
     return True
 
 
-def _name(hint: Any) -> str:
+def finite(value: Any) -> bool:
+    """Whether all numbers in a value can be computed with: whole ones in 64 bits, others in fp32."""
+    if isinstance(value, (list, tuple)):
+        return all(map(finite, value))
+    if isinstance(value, Mapping):
+        return all(map(finite, value.values()))
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return not isinstance(value, float) or abs(value) <= LARGEST_FP32
+
+
+def expected(hint: Any) -> str:
     if hint in (None, type(None)):
         return "null"
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_name(arg) for arg in typing.get_args(hint))
+        return " or ".join(expected(arg) for arg in typing.get_args(hint))
     if typing.get_origin(hint) is typing.Literal:
         return " or ".join(map(str, typing.get_args(hint)))
     if typing.get_origin(hint) in (list, tuple, Sequence):
-        return "a list"
+        return f"a list of {expected(typing.get_args(hint)[0])}"
+    if typing.get_origin(hint) in (dict, Mapping):
+        return "keys with values"
     return str(getattr(hint, "__name__", hint))
 
 

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from .errors import ConfigError
+from .sizes import MOST_LAYERS
+
+DEEPEST = 20  # brackets in one another
 
 TOKEN = re.compile(r"(?:(\d+)\s*\*|([A-Za-z_][\w+]*)|([(),]))\s*")
 
@@ -19,6 +22,8 @@ def parse(text: str) -> list[tuple[str, ...]]:
 
     Raises: ConfigError: what cannot be read, and where.
     """
+    if not isinstance(text, str):
+        raise ConfigError(f"layers={text!r}: a line of layers is expected, as in '3*mamba2, gqa'")
     tokens, place = [], len(text) - len(text.lstrip())
     while place < len(text):
         found = TOKEN.match(text, place)
@@ -60,33 +65,46 @@ def names(model: Any, n_layers: int | None = None) -> list[str | None]:
     return list(dict.fromkeys(found))
 
 
-def _stack(text: str, tokens: list[tuple[int | None, str, int]], i: int) -> tuple[list[tuple[str, ...]], int]:
-    layers, i = _item(text, tokens, i)
+def _stack(text: str, tokens: list[tuple[int | None, str, int]], i: int, depth: int = 0) -> tuple[list[tuple[str, ...]], int]:
+    layers, i = _item(text, tokens, i, depth)
     while i < len(tokens) and tokens[i][1] == ",":
-        more, i = _item(text, tokens, i + 1)
-        layers = layers + more
+        more, i = _item(text, tokens, i + 1, depth)
+        layers = _within(text, 1, layers + more)
     return layers, i
 
 
-def _item(text: str, tokens: list[tuple[int | None, str, int]], i: int) -> tuple[list[tuple[str, ...]], int]:
+def _item(text: str, tokens: list[tuple[int | None, str, int]], i: int, depth: int) -> tuple[list[tuple[str, ...]], int]:
     kind, word, place = tokens[i] if i < len(tokens) else (None, "", len(text))
+    if depth > DEEPEST:
+        raise ConfigError(f"{_said(text)}: brackets and counts stand more than {DEEPEST} deep; write it flatter")
     if kind == 1:
-        layers, i = _item(text, tokens, i + 1)
-        if int(word) < 1:
-            raise ConfigError(f"stack={text!r}: {word}* at character {place + 1} repeats nothing; a count from 1 is expected")
-        return layers * int(word), i
+        layers, i = _item(text, tokens, i + 1, depth + 1)
+        if not word.strip("0"):
+            raise ConfigError(f"{_said(text)}: {word}* at character {place + 1} repeats nothing; a count from 1 is expected")
+        return _within(text, int(word.lstrip("0")[:20]), layers), i  # a count of more digits is too large as well
     if kind == 2 and all(word.split("+")):
         return [tuple(word.split("+"))], i + 1
     if word == "(":
-        layers, i = _stack(text, tokens, i + 1)
+        layers, i = _stack(text, tokens, i + 1, depth + 1)
         if i < len(tokens) and tokens[i][1] == ")":
             return layers, i + 1
         place = tokens[i][2] if i < len(tokens) else len(text)
     raise _unread(text, place)
 
 
+def _within(text: str, count: int, layers: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The layers, that many times."""
+    if count * len(layers) > MOST_LAYERS:
+        raise ConfigError(f"{_said(text)}: {count * len(layers):,} layers; at most {MOST_LAYERS:,} are possible")
+    return layers * count
+
+
+def _said(text: str) -> str:
+    return f"stack={text!r}" if len(text) <= 80 else f"stack={text[:77]!r}..."
+
+
 def _unread(text: str, place: int) -> ConfigError:
     return ConfigError(
-        f"stack={text!r}: not understood at character {place + 1}; layers are separated by commas, as in '3*mamba2, gqa' "
+        f"{_said(text)}: not understood at character {place + 1}; layers are separated by commas, as in '3*mamba2, gqa' "
         "or '2*(mamba, gqa)'"
     )

@@ -9,24 +9,24 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from ..build.errors import ConfigError
 from ..build.groups import KEYS, NODES
 from ..build.objects import call, nearest
+from ..build.sizes import refuse_other_size
 from ..build.stack import parse, spelt
 from ..job.run import Run, Study, settings_of
 from ..published import folder as published
 from ..training.device import pick_device, pick_precision
 from . import resolvers  # noqa: F401  conf/ calls them
 from .effect import Part, by_name, drop_foreign, read_words, refuse_idle
-from .explain import CONF, did_you_mean, explain, leaves
+from .explain import COMPOSING, CONF, did_you_mean, explain, leaves
 from .inherit import inherit, inherited, inherited_choices
 from .layers import compose_layers, plain, stacked
 from .overrides import changed, group_of, key_of, normal
 from .router_losses import idle_losses, without_idle_losses
+from .values import refuse_other_keys, refuse_other_shared
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,10 @@ def points(config: DictConfig, refuse: Callable[[ConfigError], None]) -> list[Po
     Args:   refuse: takes each arm that does not compose; the others stay.
     """
     given = HydraConfig.get().overrides
-    words = [*(o for o in given.hydra if key_of(o) == "hydra.searchpath"), *given.task]
-    arms, seeds = arms_and_seeds(plain(config.study))
+    said: Any = OmegaConf.to_container(given, resolve=False)  # a word may hold a reference
+    words = [*(o for o in said["hydra"] if key_of(o) == "hydra.searchpath"), *said["task"]]
+    refuse_other_keys(config)
+    arms, seeds = arms_and_seeds(plain(config.study, "study"))
     if not arms and seeds is None:
         return [resolve(config, HydraConfig.get().runtime.choices, words)]
     seeds = seeds if seeds and not any(key_of(word) == "seed" for word in words) else [config.seed]
@@ -74,7 +76,7 @@ def points(config: DictConfig, refuse: Callable[[ConfigError], None]) -> list[Po
                 point = resolve(own, own.hydra.runtime.choices, own_words)
                 refuse_idle((word for word in map(normal, arms[arm]) if word not in point.read), "this arm")
                 found.append(replace(point, words=[word for word in words if word in own_words]))
-            except (ConfigError, HydraException, OmegaConfBaseException) as error:
+            except COMPOSING as error:
                 refuse(ConfigError(f"arm {arm} seed {seed}: {explain(error)}"))
     return found
 
@@ -83,10 +85,10 @@ def compose_arm(
     arm: str | None, changes: Sequence[str], words: Sequence[str], refuse: Callable[[ConfigError], None]
 ) -> tuple[DictConfig, list[str]] | None:
     """An arm's config, which serves all its seeds, and the words that it was composed from; None: it was refused."""
-    own_words = changed(words, [normal(change) for change in changes])
     try:
+        own_words = changed(words, changes)
         own = hydra.compose("config", overrides=own_words, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except COMPOSING as error:
         refuse(ConfigError(f"arm {arm}: {explain(error)}"))
         return None
     own.study.arm = arm
@@ -132,6 +134,7 @@ def resolve(config: DictConfig, choices: Any, words: Sequence[str]) -> Point:
 def from_words(config: DictConfig, groups: dict[str, str], part: Part) -> tuple[Run, list[Part]]:
     """A run whose model the words describe, and what it was composed from: the config, and each layer of its stacks."""
     resolved = plain(config)
+    refuse_other_size("n_layers", resolved["size"]["n_layers"])  # it may have been a reference
     blocks, layers = compose_layers(part.raw, resolved, part.words)
     n_layers = resolved["size"]["n_layers"]
     parts = [part, *layers]
@@ -152,24 +155,18 @@ def read_choices(groups: Mapping[str, str], parts: Sequence[Part]) -> dict[str, 
     return {key: option for key, option in groups.items() if key in NODES or any(part.reads(key) for part in parts)}
 
 
-def refuse_other_keys(config: DictConfig) -> None:
-    """Raises ConfigError: a top-level key that is none of ours, or one of ours that is missing."""
-    for key in map(str, config):
-        if key not in KEYS and key != "hydra":
-            raise ConfigError(f"{key}: unknown key; {did_you_mean(key)}")
-    for key in KEYS:
-        if key not in config:
-            raise ConfigError(f"~{key}: a run needs it; leave it in")
-
-
 def run_of(resolved: dict[str, Any], choices: Mapping[str, str]) -> Run:
-    for name, value in (("out", resolved["out"]), ("study.name", resolved["study"]["name"])):
-        if not isinstance(value, str):
-            raise ConfigError(f"{name}={value}: text is expected")
+    for name in NODES:
+        if "_target_" not in resolved[name]:
+            raise ConfigError(f"{name}={resolved[name]}: a _target_ is missing, the class or function to build it with")
     for group in ("size", "shared"):  # a study's file may hold anything
         for key in resolved[group]:
             if f"{group}.{key}" not in leaves():
                 raise ConfigError(f"{group}.{key}: unknown key; {did_you_mean(f'{group}.{key}')}")
+    refuse_other_shared(resolved["shared"])
+    for key in ("device", "precision"):
+        if key not in resolved["train"]:
+            raise ConfigError(f"train: {key} is missing")
     device = pick_device(resolved["train"]["device"])  # what auto stands for is part of what the run computes
     precision = pick_precision(resolved["train"]["precision"], device)
     settings, machine = settings_of({**resolved["train"], "device": str(device), "precision": precision})

@@ -15,28 +15,35 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..build.errors import ConfigError
 from ..build.groups import KEYS
 from ..build.objects import nearest
 from ..job.record import RecordError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-EXPECTED = (ConfigError, RecordError, HydraException, OmegaConfBaseException, ValueError, OSError, yaml.YAMLError)
+COMPOSING = (ValueError, HydraException, OmegaConfBaseException, yaml.YAMLError, RecursionError)  # ConfigErrors are ValueErrors
+EXPECTED = (*COMPOSING, RecordError, OSError)
 
 
 def explain(error: BaseException) -> str:
     """One line for an expected error. Hydra's own messages get the nearest real key or option."""
+    return " ".join(_explained(error).split())
+
+
+def _explained(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if found := re.search(r"Could not override '([^']+)'", text):
         return f"{found[1]}: unknown key; {did_you_mean(found[1])}"
-    if found := re.search(r"Could not find '([^'/]+)/([^']*)'", text):
+    if found := re.search(r"Could not (?:find|load) '([^'/]+)/([^']*)'", text):
         group, option = found[1], found[2]
         options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
         return f"{group}={option}: no such option; {nearest(option, options)}; all: {', '.join(options)}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: not of the form key=value; quote values that hold =, commas or brackets: 'key=\"a=b\"'"
+        word = str(error.override).removeprefix("++")
+        return f"{word}: not of the form key=value; quote values that hold =, commas or brackets: 'key=\"a=b\"'"
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return f"{error.full_key}: {str(error).splitlines()[0]}"
+    if isinstance(error, RecursionError):
+        return "a file of conf/ or a value refers to itself, or is nested too deeply"
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         hint = {errno.ENOSPC: "free some space, or ", errno.EACCES: "", errno.EROFS: "", errno.ENOENT: ""}.get(error.errno or 0)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import hydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -14,8 +13,9 @@ from ..build.errors import ConfigError
 from ..build.groups import KEYS
 from ..build.stack import names, parse, tiled
 from .effect import Part, at, drop_foreign, refuse_idle
-from .explain import CONF, explain
+from .explain import COMPOSING, CONF, explain
 from .overrides import changed, group_of, key_of
+from .values import refuse_other_keys, refuse_strange_values
 
 OF_A_LAYER = tuple(name for name, key in KEYS.items() if key.layer)
 BLOCK = ("block",)  # what a layer is built from
@@ -53,18 +53,19 @@ def compose_layers(raw: Any, resolved: dict[str, Any], words: Sequence[str]) -> 
 
 def compose_layer(name: str, changes: Sequence[str], words: Sequence[str]) -> tuple[Part, dict[str, Any]]:
     replaced = tuple(f"{key_of(change)}." for change in changes)  # what is said of another mixer is not said of this one
-    own = changed([word for word in words if not key_of(word).startswith(replaced)], changes)
     try:
+        own = changed([word for word in words if not key_of(word).startswith(replaced)], changes)
         layer = hydra.compose("config", overrides=own)
+        refuse_other_keys(layer)
         drop_foreign(layer, own)
         part = Part(OmegaConf.to_container(layer, resolve=False), own, BLOCK)
         idle = [change for change in changes if not part.reads(key_of(change))]
         if not any(group_of(word) == "layers" for word in words):  # a model's own layers serve mixers that read less
             idle = [change for change in idle if (CONF / group_of(change)).is_dir()]
         refuse_idle(idle, "this layer")
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        return part, plain(layer)
+    except COMPOSING as error:
         raise ConfigError(f"layer {name}: {explain(error)}") from None
-    return part, plain(layer)
 
 
 def stacked(node: Any, blocks: dict[str | None, Any], n_layers: int) -> Any:
@@ -88,12 +89,14 @@ def refuse_other_words(name: str, changes: Any) -> None:
             raise ConfigError(f"layers.{name}: {group} is no part of a layer; parts are {', '.join(OF_A_LAYER)}")
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def plain(config: DictConfig, path: str = "") -> dict[str, Any]:
     """A config with every reference in its place. Raises ConfigError: what cannot be worked out, and from what."""
+    raw = OmegaConf.to_container(config, resolve=False)
+    refuse_strange_values(raw, path)
     try:
         content: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0].split("while resolving interpolation: ")[-1]
-        formula = at(OmegaConf.to_container(config, resolve=False), str(error.full_key))
+        formula = at(raw, str(error.full_key))
         raise ConfigError(f"{error.full_key}{'' if formula is None else f'={formula}'}: {reason}") from None
     return {str(key): value for key, value in content.items()}

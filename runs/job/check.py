@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from arch import Attention, Full, Position
 from arch.init import refuse_undrawable
 
 from ..build.errors import ConfigError
 from ..build.objects import build
+from ..build.sizes import refuse_huge, refuse_other_size
 from ..data.contract import Batch, Data
 from ..objective import Task
+from ..training.memory import GIB, Memory, device_memory, training_memory
 from ..training.optim import Optimiser
 from ..training.schedule import Schedule
 from . import record
@@ -27,11 +30,10 @@ def check(run: Run) -> Task:
     Raises: ConfigError, ValueError or OSError, in one line.
     """
     for key, size in run.size.items():
-        if key == "vocab_size" and size is None:
-            continue
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ConfigError(f"size.{key}={size!r}: a whole number from 1 is expected")
+        refuse_other_size(key, size)
+    refuse_huge(run.model, "model")
     build(run.schedule, "schedule", Schedule)
+    refuse_large_batches(run)
     data = load_data(run)
     refuse_other_data(run, data)
     own_size = run.size["vocab_size"]
@@ -44,17 +46,67 @@ def check(run: Run) -> Task:
         refuse_undrawable(task)
         refuse_longer_texts(task, seq_len)
         first = data.batch(seed=run.seed, step=0, batch_size=1, seq_len=seq_len)
-        task(Batch(*(None if tensor is None else tensor.to("meta") for tensor in first)))  # type: ignore[arg-type]
-    except (TypeError, RuntimeError, IndexError) as error:
+    except (TypeError, RuntimeError, IndexError, ArithmeticError) as error:
         raise ConfigError(f"this model cannot be built: {one_line(error)}") from error
+    try_out(task, first)
     model = task.model
     refuse_idle_patterns(model, max(seq_len, run.size["max_seq"]))
     reported, built = model.cost(seq_len).params, sum(p.numel() for p in model.parameters())  # type: ignore[operator]
     if reported != built:
         raise ConfigError(f"a block's cost() is wrong: the parts report {reported:,} parameters, the model has {built:,}")
     refuse_other_start(run.folder, begin(task, run))
-    build(run.optim, "optim", Optimiser, model=task)
+    refuse_more_than_memory(run, needed_memory(run, task))
     return task
+
+
+def try_out(task: Task, batch: Batch) -> None:
+    """A row through a task on the meta device. Raises ConfigError: it does not go through, and in which part."""
+    names, entered = {module: name for name, module in task.named_modules()}, ["model"]
+    hook = register_module_forward_pre_hook(lambda module, _: entered.append(names.get(module) or entered[-1]))
+    try:
+        task(Batch(*(None if tensor is None else tensor.to("meta") for tensor in batch)))  # type: ignore[arg-type]
+    except (TypeError, RuntimeError, IndexError, ArithmeticError) as error:
+        raise ConfigError(f"{entered[-1]}: this model cannot be built: {one_line(error)}") from error
+    finally:
+        hook.remove()
+
+
+def needed_memory(run: Run, task: Task) -> Memory:
+    """What training takes at least, of the task that ``check`` returns."""
+    settings, data = run.settings, load_data(run)
+
+    def draw(rows: int) -> Batch:
+        return data.batch(seed=run.seed, step=0, batch_size=rows, seq_len=settings.seq_len)
+
+    optimiser = build(run.optim, "optim", Optimiser, model=task)
+    found = training_memory(task, optimiser, draw, settings.batch_size // settings.accumulate)
+    # autocast keeps most of what it keeps in two bytes a number
+    return found if run.machine.precision == "fp32" else found._replace(activations=found.activations // 2)
+
+
+def refuse_more_than_memory(run: Run, needed: Memory) -> None:
+    parts = ", ".join(f"{name} {bytes / GIB:,.2f}" for name, bytes in needed._asdict().items())
+    refuse_bytes(run, needed.least, f"training this takes at least {needed.least / GIB:,.2f} GiB ({parts})")
+
+
+def refuse_large_batches(run: Run) -> None:
+    """Before any row is drawn: tokens and targets, and where the held-out rows stand."""
+    s = run.settings
+    batch, held_out = 16 * s.tokens, 16 * s.eval_batches * s.batch_size
+    said = f"train.batch_size={s.batch_size} rows of train.seq_len={s.seq_len}"
+    refuse_bytes(run, batch, f"{said}: a batch alone takes {batch / GIB:,.2f} GiB")
+    said = f"train.eval_batches={s.eval_batches} of train.batch_size={s.batch_size}"
+    refuse_bytes(run, held_out, f"{said}: to know where they stand takes {held_out / GIB:,.2f} GiB")
+
+
+def refuse_bytes(run: Run, needed: int, said: str) -> None:
+    if run.study.memory is None:
+        return
+    auto = run.study.memory == "auto"
+    allowed = device_memory(torch.device(run.machine.device)) if auto else float(run.study.memory) * GIB
+    if needed > allowed:
+        place = f"{run.machine.device} has" if auto else "study.memory allows"
+        raise ConfigError(f"{said}, {place} {allowed / GIB:,.2f} GiB; take less, or study.memory=null, which does not look")
 
 
 def refuse_longer_texts(model: nn.Module, seq_len: int) -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..build.errors import ConfigError
 from ..build.groups import AXES, NODES
@@ -32,16 +32,22 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Which runs belong together. arm: this run's given name. baseline: the arm that others are compared with.
-    slots: runs at a time; timeout: seconds after which a run counts as hung."""
+    """Which runs belong together. name: of their folder. arm: this run's given name. baseline: the arm that others are compared
+    with. slots: runs at a time; timeout: seconds after which a run counts as hung. memory: GiB that a run may need: auto = what
+    the device has, None = any."""
 
     name: str
     arm: str | None = None
     baseline: str | None = None
     slots: int = 1
     timeout: float | None = None
+    memory: float | Literal["auto"] | None = "auto"
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[^\s./\\][^/\\\n\r\0]{0,99}", self.name) or not self.name.isprintable():
+            raise ConfigError(f"study.name={self.name!r}: a plain folder name is expected, of at most 100 characters")
+        if isinstance(self.memory, float | int) and self.memory <= 0:
+            raise ValueError(f"memory={self.memory}: more than 0 GiB are needed, auto for what is there, or null for no limit")
         if self.slots < 1:
             raise ValueError(f"slots={self.slots}: at least 1 run at a time is needed")
         if self.timeout is not None and self.timeout <= 0:
@@ -115,7 +121,7 @@ class Run:
     @property
     def folder(self) -> Path:
         """<out>/<study>/<short-name>-<hash8>: readable, and no two runs share one."""
-        short = re.sub(r"[^\w.+-]+", "_", f"{self.name}-s{self.seed}")[:80]
+        short = re.sub(r"^\.|[^\w.+-]+", "_", f"{self.name}-s{self.seed}").encode()[:160].decode(errors="ignore")
         return Path(self.out) / self.study.name / f"{short}-{self.identity[:8]}"
 
     def of_vocabulary(self, vocab_size: int) -> Run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .library import LearntTokenizer, library, pieces
+from .library import LARGEST, LearntTokenizer, library, pieces
 
 
 class BPE(LearntTokenizer):
@@ -18,9 +18,10 @@ class BPE(LearntTokenizer):
     """
 
     def __init__(self, *, vocab_size: int) -> None:
-        if not 256 < vocab_size < 2**32:
+        if not 256 < vocab_size <= LARGEST:
             raise ValueError(
-                f"vocab_size={vocab_size}: BPE starts from the 256 bytes, so give 257 or more (or tokenizer=bytes)"
+                f"vocab_size={vocab_size}: BPE starts from the 256 bytes, so give 257 or more, "
+                f"at most {LARGEST:,} (or tokenizer=bytes)"
             )
         super().__init__(vocab_size=vocab_size)
 

@@ -13,6 +13,7 @@ import numpy as np
 from .contract import Tokenizer
 
 PIECE = 2**16  # characters encoded as one text: long enough to be quick, short enough to spread over the cores
+LARGEST = 10**7  # vocabulary: the library lays out room for all of it before it learns
 PIECES = 64  # that are encoded at a time, which bounds memory
 
 

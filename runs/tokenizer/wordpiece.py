@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from .library import LearntTokenizer, library, pieces
+from .library import LARGEST, LearntTokenizer, library, pieces
 from .likelihood import PREFIX, learn
 
 LONGEST = 100  # bytes of a word, since the search for the longest match takes the square of it
@@ -31,10 +31,10 @@ class WordPiece(LearntTokenizer):
     prefix = PREFIX
 
     def __init__(self, *, vocab_size: int, min_count: int | None = None) -> None:
-        if not 512 < vocab_size < 2**32:
+        if not 512 < vocab_size <= LARGEST:
             raise ValueError(
                 f"vocab_size={vocab_size}: WordPiece starts from the 256 bytes, at the beginning of a word and within one, "
-                "so give 513 or more (or tokenizer=bpe)"
+                f"so give 513 or more, at most {LARGEST:,} (or tokenizer=bpe)"
             )
         if min_count is not None and min_count < 1:
             raise ValueError(f"min_count={min_count}: at least 1 is expected, or null")

@@ -50,6 +50,8 @@ def adamw(model: nn.Module, *, lr: float, betas: Sequence[float], weight_decay: 
 
 def muon(model: nn.Module, *, lr: float, betas: Sequence[float], momentum: float, weight_decay: float) -> Optimiser:
     """Muon for the hidden matrices, AdamW for everything else."""
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum={momentum}: from 0 to below 1 is needed")
     matrices, rest = _split(model, lr, betas, weight_decay)
     both: list[Optimizer] = []
     if matrices:

@@ -11,6 +11,7 @@ from ..contract import Batch
 from .probe import Probe, as_batch, no_targets, require_length
 
 PROBLEM = 3  # tokens
+LARGEST = 4096  # modulus: all its pairs are laid out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +32,10 @@ class ModularAddition(Probe):
     split_seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.modulus < 2:
-            raise ValueError(f"modulus={self.modulus}: at least 2 is expected")
+        if not 2 <= self.modulus <= LARGEST:
+            raise ValueError(f"modulus={self.modulus}: at least 2 and at most {LARGEST} is expected")
+        if self.split_seed < 0:
+            raise ValueError(f"split_seed={self.split_seed}: at least 0 is expected")
         pairs, n_train = self.modulus**2, round(self.train_share * self.modulus**2)
         if not 0 < n_train < pairs:
             raise ValueError(
@@ -66,5 +69,5 @@ class ModularAddition(Probe):
         tokens = np.stack([a, b, np.full_like(a, self.modulus)], axis=-1).reshape(batch_size, -1)  # (b, 3 problems)
         targets = no_targets(batch_size, problems * PROBLEM)
         targets[:, PROBLEM - 1 :: PROBLEM] = (a + b) % self.modulus
-        positions = np.broadcast_to(np.arange(seq_len) % PROBLEM, (batch_size, seq_len))
+        positions = np.tile(np.arange(seq_len) % PROBLEM, (batch_size, 1))
         return as_batch(tokens[:, :seq_len], targets[:, :seq_len], positions)

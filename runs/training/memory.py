@@ -1,0 +1,142 @@
+"""What training needs in memory at least, known before anything is allocated, and what a device has."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from arch.routing import pop_routings
+
+from ..data.contract import Batch
+from ..objective import Task
+from .evaluation import losses, pieces, weighted
+from .optim import parts
+
+GIB = 2**30
+
+
+class Memory(NamedTuple):
+    """Bytes, of fp32 weights. activations: what one piece of a batch keeps for its backward."""
+
+    weights: int
+    gradients: int
+    optimiser: int
+    activations: int
+
+    @property
+    def least(self) -> int:
+        """Activations are freed while gradients are made: at no time need both be there whole."""
+        return self.weights + self.optimiser + max(self.gradients, self.activations)
+
+
+def training_memory(task: Task, optimiser: Any, draw: Callable[[int], Batch], rows: int) -> Memory:
+    """Of a task on the meta device, with its optimiser.
+
+    Args:   draw: a batch with that many rows. rows: of a piece that goes through the model at once.
+    """
+    learning = [p for p in task.parameters() if p.requires_grad]
+    one = kept_bytes(task, draw(1))
+    two = one if rows == 1 else kept_bytes(task, draw(2))  # what all rows share, such as a mask, is kept once
+    return Memory(
+        weights=tensor_bytes([*task.parameters(), *task.buffers()]),
+        gradients=tensor_bytes(learning),
+        optimiser=sum(state_bytes(part) for part in parts(optimiser)),
+        activations=one + (two - one) * (rows - 1),
+    )
+
+
+def kept_bytes(task: Task, batch: Batch) -> int:
+    """What a forward pass keeps for its backward, on the meta device: every storage once, weights left out."""
+    own = {t.untyped_storage()._cdata for t in [*task.parameters(), *task.buffers()]}
+    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no number stands for two of them
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept.setdefault(storage._cdata, storage)
+        return tensor
+
+    ((piece, counts),) = pieces(task, batch, 1, torch.device("meta"))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), FusedKernels():
+        weighted(task, losses(task, piece, counts))
+    pop_routings(task.model)
+    return sum(storage.nbytes() for number, storage in kept.items() if number not in own)
+
+
+class FusedKernels(TorchFunctionMode):
+    """Stand-ins for kernels that the meta device writes out, a pair or a token at a time: they keep what real ones do."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return Attended.apply(*args[:3])
+        if func in (torch.gru, torch.lstm):
+            x, state, (w, *_) = args[:3]
+            return (Carried.apply(x, w), *(state if isinstance(state, tuple) else (state,)))
+        return func(*args, **(kwargs or {}))
+
+
+class Attended(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        *batch, heads, seq, _ = q.shape
+        y = q.new_empty(*batch, seq, heads, v.shape[-1]).transpose(-2, -3)  # head by head in each token, as kernels write it
+        ctx.save_for_backward(q, k, v, y)
+        return y
+
+
+class Carried(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+        y, gates = torch.empty_like(x), x.new_empty(*x.shape[:2], w.shape[0])
+        ctx.save_for_backward(x, y, gates)
+        return y
+
+
+def state_bytes(optimiser: torch.optim.Optimizer) -> int:
+    """What an optimiser will keep: found by letting it step on a parameter of four numbers."""
+    found = 0
+    for group in optimiser.param_groups:
+        probe = nn.Parameter(torch.zeros(2, 2))
+        probe.grad = torch.zeros_like(probe)
+        twin = copy.copy(optimiser)
+        twin.state, twin.param_groups = defaultdict(dict), [{**group, "params": [probe]}]
+        twin.step()
+        own = tensor_bytes(t for t in twin.state[probe].values() if isinstance(t, Tensor) and t.shape == probe.shape)
+        found += sum(p.numel() for p in group["params"]) * own // probe.numel()
+    return found
+
+
+def tensor_bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes that a process may fill: of a CPU, the machine's, or what its control group is allowed."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory()
+    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *control_group_limits()])
+
+
+def control_group_limits(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """Of the process's group and all above it, in both versions of Linux's control groups; elsewhere there are none."""
+    lines = own.read_text().splitlines() if own.exists() else []
+    found = []
+    for _, controllers, group in (line.split(":", maxsplit=2) for line in lines):
+        base, name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
+        if controllers in ("", "memory"):
+            place = base / group.lstrip("/")
+            for folder in (place, *place.parents):
+                file = folder / name
+                if folder.is_relative_to(base) and file.is_file() and (text := file.read_text().strip()).isdigit():
+                    found.append(int(text))
+    return found
