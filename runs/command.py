@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from .build.errors import ConfigError
 from .build.objects import check_arguments
-from .compose.compose import Point, points
+from .compose.compose import Point, points, said
 from .compose.effect import refuse_idle
 from .compose.explain import CONF, EXPECTED, explain
 from .compose.labels import labelled
@@ -53,8 +53,8 @@ def collect(reads: Collection[str] = ()) -> Command:
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
     def gather(config: DictConfig) -> None:
         ours = HydraConfig.get().launcher._target_ == BASIC
-        said, before = HydraConfig.get().overrides.task, len(command.refused)
-        words.update(dict.fromkeys(said))
+        here_said, before = said()["task"], len(command.refused)
+        words.update(dict.fromkeys(here_said))
         try:
             here = points(config, refuse=command.refused.append)
         except ConfigError as error:
@@ -62,7 +62,7 @@ def collect(reads: Collection[str] = ()) -> Command:
                 raise
             command.refused.append(error)
             here = []
-        judged.update(said if len(command.refused) > before else [], *(point.read for point in here))
+        judged.update(here_said if len(command.refused) > before else [], *(point.read for point in here))
         if ours:
             found.extend(here)
         else:  # a cluster's launcher has already put this point in a process of its own, which reports back by its record

@@ -13,7 +13,7 @@ import pytest
 
 from runs.command import guarded
 from runs.job.checkpoint import BEFORE
-from runs.job.record import CHECKPOINT, CONFIG, ENV, FILES, METRICS, SUMMARY, RecordError, read, write_json
+from runs.job.record import CHECKPOINT, CONFIG, ENV, FILES, METRICS, SUMMARY, RecordError, read, read_json, write_json
 from runs.train import main
 from tests.door import assert_same, rows, runs, small, write_text
 
@@ -131,6 +131,16 @@ def test_a_run_that_was_cut_off_goes_on_with_every_row_once(
     lost = (name == METRICS and how in ("empty", "missing", "nested", "an object"), name == CHECKPOINT)
     assert start == {(True, False): 0, (False, True): 4}.get(lost, 8 if name != METRICS else start)
     assert not (folder / BEFORE).exists()  # once the run has ended, one is enough
+
+
+def test_a_clock_that_has_gone_back_changes_nothing(whole: Path, cut_off: Path, text: Path, tmp_path: Path) -> None:
+    folder = copied(cut_off, tmp_path)
+    env = read_json(folder / ENV)
+    write_json(folder / ENV, {**env, "started": "2999-01-01T00:00:00+0000"})
+    for file in folder.rglob("*"):
+        os.utime(file, (2**32, 2**32))
+    assert again(text, tmp_path) == 0
+    assert_same(whole, folder)
 
 
 def test_both_checkpoints_damaged_means_from_the_start(whole: Path, cut_off: Path, text: Path, tmp_path: Path) -> None:

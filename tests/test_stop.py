@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -113,6 +114,18 @@ def test_a_frozen_run_is_found_by_its_own_speed_and_costs_itself_alone(text: Pat
     assert [one["status"] for one in told] == ["failed", "done"]
     assert "hung: no row for 2 s, 2 s were allowed (study.timeout=SECONDS" in told[0]["error"] and told[0]["error"] in output
     assert train(text, tmp_path, *words).returncode == 0
+
+
+def test_a_run_without_enough_memory_costs_itself_alone(text: Path, tmp_path: Path) -> None:
+    """The guard on size is off, and the processes may have little: the first allocation that is too large ends the run."""
+    words = ("-m", "ffn.d_ff=48,1000000", "train.batch_size=64", "train.steps=2", "study.memory=null")
+    done = train(text, tmp_path, *words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30)))
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    told = {summary(folder)["status"]: summary(folder)["error"] for folder in runs(tmp_path)}
+    assert told.keys() == {"done", "failed"} and "allocate" in told["failed"]
+    guarded = train(text, tmp_path / "guarded", "ffn.d_ff=1000000", "train.batch_size=64", "study.memory=6")
+    assert guarded.returncode == 2 and "study.memory=null, which does not look" in guarded.stderr
+    assert len(guarded.stderr.splitlines()) == 1 and not runs(tmp_path / "guarded")
 
 
 def test_what_one_run_leaves_behind_never_ends_a_sweep(text: Path, tmp_path: Path) -> None:

@@ -81,6 +81,12 @@ def points(config: DictConfig, refuse: Callable[[ConfigError], None]) -> list[Po
     return found
 
 
+def said() -> dict[str, list[str]]:
+    """The words of this Hydra job as they were said, by whom they are for: hydra, or the task."""
+    found: Any = OmegaConf.to_container(HydraConfig.get().overrides, resolve=False)
+    return found
+
+
 def compose_arm(
     arm: str | None, changes: Sequence[str], words: Sequence[str], refuse: Callable[[ConfigError], None]
 ) -> tuple[DictConfig, list[str]] | None:
