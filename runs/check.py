@@ -16,6 +16,7 @@ from arch.lora import adapter_cost, without_adapters
 
 from .command import collect, guarded
 from .compose.explain import explain
+from .compose.match import told
 from .job.check import check, needed_memory
 from .job.record import RecordError
 from .job.run import Run
@@ -42,6 +43,8 @@ def main() -> int:
         print(run.title + ("" if command.total == 1 else short))
         for key, value in found.items() if command.total == 1 else ():
             print(f"  {key:{max(map(len, found))}} {value}")
+    for line in told(command.runs):
+        print(line)
     print(f"{good} of {command.total} runs can be built")
     return 0 if good == command.total else 1
 

@@ -20,6 +20,7 @@ from .compose.compose import Point, points, said
 from .compose.effect import refuse_idle
 from .compose.explain import CONF, EXPECTED, explain
 from .compose.labels import labelled
+from .compose.match import Equal, alone
 from .compose.overrides import key_of, normal
 from .job.run import Run
 from .job.stop import SIGNALS, Stopped, at_once
@@ -48,6 +49,7 @@ def collect(reads: Collection[str] = ()) -> Command:
     Raises: ConfigError: a word without effect, or one key given twice.
     """
     command, found = Command(), list[Point]()
+    grid = Equal()
     words, judged = dict[str, None](), set[str]()  # all that were said, and those that had an effect or met an error first
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -56,7 +58,7 @@ def collect(reads: Collection[str] = ()) -> Command:
         here_said, before = said()["task"], len(command.refused)
         words.update(dict.fromkeys(here_said))
         try:
-            here = points(config, refuse=command.refused.append)
+            here = points(config, refuse=command.refused.append, grid=grid)
         except ConfigError as error:
             if not ours:
                 raise
@@ -83,6 +85,8 @@ def collect(reads: Collection[str] = ()) -> Command:
         if before is None:
             del os.environ[FULL_ERROR]
     refuse_idle(word for word in words if word not in judged and key_of(word) not in reads)
+    if len(grid.found) == 1 and not command.refused:
+        raise alone(*(one["budget"] for one in grid.found.values()))
     command.runs = once(found)
     return command
 

@@ -19,6 +19,7 @@ from typing import Any
 from .build.errors import ConfigError
 from .command import collect, guarded
 from .compose.explain import explain
+from .compose.match import told
 from .job import record
 from .job.run import Run
 
@@ -53,6 +54,8 @@ def main() -> int:
         print(f"refused: {refusal}", file=sys.stderr)
     if not runs:
         return 1
+    for line in told(runs):
+        print(line)
     total = len(runs) + len(command.refused)
     statuses = single(runs[0]) if total == 1 else sweep(runs)
     good = sum(status in record.ENDED for status in statuses)

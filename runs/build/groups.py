@@ -49,6 +49,7 @@ KEYS = {
     "schedule": Key(node=True, package="runs.training.schedule"),
     "train": Key(by_name=True),
     "study": Key(by_name=True),
+    "match": Key(by_name=True),
     "seed": Key(by_name=True),
     "out": Key(by_name=True),
     "run": Key(by_name=True),

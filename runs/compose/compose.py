@@ -9,6 +9,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ..build.errors import ConfigError
@@ -24,6 +25,7 @@ from .effect import Part, by_name, drop_foreign, read_words, refuse_idle
 from .explain import COMPOSING, CONF, did_you_mean, explain, leaves
 from .inherit import inherit, inherited, inherited_choices
 from .layers import compose_layers, plain, stacked
+from .match import BUDGETS, Equal, alone, solved_words
 from .overrides import changed, group_of, key_of, normal
 from .router_losses import idle_losses, without_idle_losses
 from .values import refuse_other_keys, refuse_other_shared
@@ -41,6 +43,8 @@ class Point:
 def of_words(words: Sequence[str], folder: Path = CONF) -> Run:
     """The run of a command line, where Hydra itself has not been called. Raises ConfigError: also for words without effect."""
     point = composed(words, folder)
+    if point.run.match is not None:
+        raise alone(point.run.match)
     refuse_idle(word for word in point.words if word not in point.read)
     return point.run
 
@@ -52,22 +56,31 @@ def composed(words: Sequence[str], folder: Path = CONF) -> Point:
         return resolve(config, config.hydra.runtime.choices, words)
 
 
-def points(config: DictConfig, refuse: Callable[[ConfigError], None]) -> list[Point]:
+def points(config: DictConfig, refuse: Callable[[ConfigError], None], grid: Equal) -> list[Point]:
     """All runs that one Hydra job stands for: one, or every arm with every seed of a study. Call inside Hydra.
 
     Seeds turn slowest: the arms of one seed are neighbours in time, so that a slow hour of the machine meets all of them.
-    Args:   refuse: takes each arm that does not compose; the others stay.
+    Args:   refuse: takes each arm that does not compose; the others stay. grid: the points of the command so far, for
+            ``match``.
     """
     given = HydraConfig.get().overrides
     said: Any = OmegaConf.to_container(given, resolve=False)  # a word may hold a reference
     words = [*(o for o in said["hydra"] if key_of(o) == "hydra.searchpath"), *said["task"]]
     refuse_other_keys(config)
     arms, seeds = arms_and_seeds(plain(config.study, "study"))
+    if config.match is not None:
+        refuse_other_match(config, arms, grid)
     if not arms and seeds is None:
-        return [resolve(config, HydraConfig.get().runtime.choices, words)]
+        choices = HydraConfig.get().runtime.choices
+        if config.match is not None:
+            grid.take(config, words, lambda own: resolve(own, choices, words).run)
+        return [resolve(config, choices, words)]
     seeds = seeds if seeds and not any(key_of(word) == "seed" for word in words) else [config.seed]
+    equal, first = (Equal(), config.study.baseline) if arms else (grid, config.study.arm)
     arms = arms or {config.study.arm: []}
     made = {arm: compose_arm(arm, changes, words, refuse) for arm, changes in arms.items()}
+    if config.match is not None:
+        match_arms(made, first, equal, refuse)
     found = []
     for seed in seeds:
         for arm, (own, own_words) in ((arm, pair) for arm, pair in made.items() if pair is not None):
@@ -101,6 +114,41 @@ def compose_arm(
     return own, own_words
 
 
+def match_arms(
+    made: dict[Any, tuple[DictConfig, list[str]] | None], baseline: Any, equal: Equal, refuse: Callable[[ConfigError], None]
+) -> None:
+    """Make the arms equal to the baseline, in place; one that cannot be is refused, and None then."""
+    for arm, pair in sorted(made.items(), key=lambda item: item[0] != baseline):
+        if pair is None and arm == baseline:
+            raise ConfigError(f"match: the baseline {arm} does not compose, so no arm can be equal to it")
+        if pair is None:
+            continue
+        own, words = pair
+        try:
+            equal.take(own, words, lambda own, words=words: resolve(own, own.hydra.runtime.choices, words).run)  # type: ignore[misc]
+        except COMPOSING as error:
+            if arm == baseline:
+                raise
+            refuse(ConfigError(f"arm {arm}: {explain(error)}"))
+            made[arm] = None
+
+
+def refuse_other_match(config: DictConfig, arms: Mapping[Any, Any] | None, grid: Equal) -> None:
+    """Raises ConfigError: no budget, or nothing to make equal to something."""
+    if config.match not in BUDGETS:
+        raise ConfigError(f"match={config.match}: no such budget; {nearest(str(config.match), BUDGETS)}")
+    if arms and config.study.baseline is None:
+        raise ConfigError(f"match={config.match}: study.baseline=null; name the arm that the others are made equal to")
+    if arms and len(arms) == 1:
+        raise alone(config.match)
+    job = HydraConfig.get()
+    if not arms and job.mode is RunMode.MULTIRUN and job.job.num and not grid.found:
+        raise ConfigError(
+            f"match={config.match}: the first point of the grid, its baseline, is not there; give one that can be built, or "
+            "name the arms in a study"
+        )
+
+
 def arms_and_seeds(study: Mapping[str, Any]) -> tuple[dict[Any, list[str]] | None, list[int] | None]:
     """Raises ConfigError: arms that are no lists of overrides, a baseline that is no arm, seeds that are none."""
     arms, seeds, baseline = study["arms"], study["seeds"], study["baseline"]
@@ -112,7 +160,7 @@ def arms_and_seeds(study: Mapping[str, Any]) -> tuple[dict[Any, list[str]] | Non
         if not isinstance(changes, list) or not all(isinstance(change, str) for change in changes):
             raise ConfigError(f"study.arms.{arm}={changes!r}: a list of overrides is expected, such as [ffn=moe]")
         for change in changes:
-            if group_of(change) in ("seed", "study", "out", "hydra"):
+            if group_of(change) in ("seed", "study", "out", "match", "hydra"):
                 raise ConfigError(f"study.arms.{arm}: {change} is no part of an arm; say it of the whole study")
     if arms and baseline is not None and baseline not in arms:
         raise ConfigError(f"study.baseline={baseline}: no such arm; {nearest(baseline, arms)}")
@@ -123,6 +171,7 @@ def resolve(config: DictConfig, choices: Any, words: Sequence[str]) -> Point:
     """One composed config as a run, with the words that it reads."""
     said = words
     refuse_other_keys(config)
+    words = changed(words, solved_words(config))
     if config.weights is not None:
         config, choices, words = of_published(config, words)
     drop_foreign(config, words)
@@ -177,7 +226,7 @@ def run_of(resolved: dict[str, Any], choices: Mapping[str, str]) -> Run:
     precision = pick_precision(resolved["train"]["precision"], device)
     settings, machine = settings_of({**resolved["train"], "device": str(device), "precision": precision})
     study: Study = call(Study, {k: v for k, v in resolved["study"].items() if k not in ("arms", "seeds")}, "study")
-    own = ("seed", "out", "size", "shared", "causal", "family", "run", "weights", *NODES)
+    own = ("seed", "out", "size", "shared", "causal", "family", "run", "weights", "match", *NODES)
     values = {key: resolved[key] for key in own}
     return Run(**values, study=study, choices=choices, settings=without_idle_losses(settings, values["model"]), machine=machine)
 
@@ -197,5 +246,5 @@ def of_published(config: DictConfig, words: Sequence[str]) -> tuple[DictConfig, 
     if not chosen and data.get("tokenizer") is not None:  # the model knows the tokens of its own
         both = [*both, *map(normal, published.tokenizer(Path(config.weights)))]
         anew = hydra.compose("config", overrides=both, return_hydra_config=True)
-    anew.study.arm, anew.seed = config.study.arm, config.seed
+    anew.study.arm, anew.seed, anew.match = config.study.arm, config.seed, config.match
     return anew, anew.hydra.runtime.choices, both

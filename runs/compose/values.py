@@ -16,6 +16,7 @@ KINDS: dict[str, Any] = {  # of top-level keys; what a node is built from is hel
     **dict.fromkeys((*NODES, "size", "shared", "train", "study"), dict[str, Any]),
     **dict.fromkeys(("run", "weights", "family", "stack"), str | None),
     "layers": dict[str, Any] | None,
+    "match": str | dict[str, Any] | None,  # a budget, or what came of it
     "out": str,
     "causal": bool,
 }

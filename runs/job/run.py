@@ -61,8 +61,9 @@ class Run:
     label: what tables call its arm. choices: group -> option, of the groups that it reads. model ... schedule: the nodes that
     it is built from, with no reference left and every ``layers`` a list with one node per block. size, shared, causal: what
     the nodes were made from. family: the published layout that its weights can be written in. run, weights: the folder that
-    it starts from, if any. identity: 64 hex digits that name what it computes, seed included; two spellings of one run share
-    them.
+    it starts from, if any. match: the budget in which its arm was made equal, the widths that were solved for it, and what the
+    baseline and the arm have of every budget; None: it is as it was written. identity: 64 hex digits that name what it
+    computes, seed included; two spellings of one run share them.
     """
 
     seed: int
@@ -84,6 +85,7 @@ class Run:
     schedule: Node
     settings: Settings
     machine: Machine
+    match: Mapping[str, Any] | None = None
     identity: str = field(default="")
 
     def __post_init__(self) -> None:
