@@ -28,7 +28,7 @@ def main() -> int:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         return 0
-    from .job.check import check, refuse_other_data
+    from .job.check import check_here, refuse_other_data
     from .job.start import load_data
 
     command = collect()
@@ -43,7 +43,7 @@ def main() -> int:
             if record.status(run.folder) in record.ENDED:
                 refuse_other_data(run, load_data(run))  # nothing is left to train, but it must be this run still
             else:
-                check(run)
+                check_here(run)
             runs.append(run)
         except (ValueError, OSError, record.RecordError) as error:
             if command.total == 1:
