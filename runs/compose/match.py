@@ -70,7 +70,7 @@ class Equal:
             fixed = {key_of(word) for word in words if word not in self.words}
             close = off(own[budget], self.costs[budget]) <= WITHIN
             solved = {} if close else solve(config, resolve, run, own[budget], self.costs[budget], fixed)
-            reached = costs(resolve(put(config, {"solved": solved}, solved)))
+            reached = costs(resolve(put(config, {"solved": solved}, solved))) if solved else own
             self.found[run.arm_hash] = {"budget": budget, "solved": solved, "target": self.costs, "reached": reached}
         record = self.found[run.arm_hash]
         put(config, record, record["solved"])
@@ -96,7 +96,7 @@ def solve(config: DictConfig, resolve: Resolve, run: Run, own: float, target: fl
             if key in fixed:
                 raise ConfigError(
                     f"{key}={written} fixes the width that match={budget} would solve: the arm has {own:,.0f}, and the "
-                    f"baseline {target:,.0f} ({own / target - 1:+.1%}); leave one of the two out"
+                    f"baseline {target:,.0f} ({own / target - 1:+.2%}); leave one of the two out"
                 )
             width, reached = found, look(found) or own
             if off(reached, target) < off(best, target):
@@ -184,7 +184,7 @@ def off(reached: float, target: float) -> float:
 def missed(budget: str, target: float, reached: float, how: str) -> ConfigError:
     return ConfigError(
         f"match={budget}: no width comes within {WITHIN:.0%} of the baseline's {target:,.0f} {BUDGETS[budget]}; the nearest is "
-        f"{reached:,.0f} ({reached / target - 1:+.1%}), {how}"
+        f"{reached:,.0f} ({reached / target - 1:+.2%}), {how}"
     )
 
 
