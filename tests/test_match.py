@@ -169,6 +169,7 @@ REFUSED = {
     "one arm": ([*arms(base=[]), "match=flops"], "match=flops: there is one arm"),
     "no baseline": ([arms(base=[], a=[])[0], "match=flops"], "match=flops: study.baseline=null; name the arm"),
     "no budget": ([*arms(base=[], a=[]), "match=flop"], r"match=flop: no such budget; did you mean flops\?"),
+    "no text": ([*arms(base=[], a=[]), "match={solved: {size.d_ff: 8}}"], "match=.*: no such budget"),
     "a budget of an arm": ([*arms(base=[], a=["match=flops"])], "study.arms.a: match=flops is no part of an arm"),
     "out of reach": (
         [*arms(base=[], a=["mixer=gru"]), "match=state_bytes"],
@@ -193,8 +194,9 @@ def test_where_a_grid_has_no_first_point_no_other_stands_in_for_it(monkeypatch: 
 
 
 def test_one_run_alone_is_refused_however_it_is_made() -> None:
-    with pytest.raises(ConfigError, match="match=flops: there is one arm"):
-        config(*TINY, "match=flops")
+    for said in ("flops", "{solved: 3}"):
+        with pytest.raises(ConfigError, match=r"match=.*: there is one arm"):
+            config(*TINY, f"match={said}")
 
 
 def test_a_dry_run_tells_the_width_and_what_is_left_of_each_budget(

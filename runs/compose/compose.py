@@ -46,8 +46,6 @@ class Point:
 def of_words(words: Sequence[str], folder: Path = CONF) -> Run:
     """The run of a command line, where Hydra itself has not been called. Raises ConfigError: also for words without effect."""
     point = composed(words, folder)
-    if point.run.match is not None:
-        raise alone(point.run.match)
     refuse_idle(word for word in point.words if word not in point.read)
     return point.run
 
@@ -56,6 +54,8 @@ def composed(words: Sequence[str], folder: Path = CONF) -> Point:
     words = [normal(word) for word in words]
     with hydra.initialize_config_dir(str(folder), version_base="1.3"):
         config = hydra.compose("config", overrides=words, return_hydra_config=True)
+        if "match" in config and config.match is not None:
+            raise alone(config.match)
         return resolve(config, config.hydra.runtime.choices, words)
 
 
