@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.compare import Comparison, sign_flip_p, t_interval, usable
+from analysis.comparison import Comparison
 from analysis.load import choices
+from analysis.metric import usable
+from analysis.sample import sign_flip_p, t_interval
 from analysis.verdict import decide
 
 

@@ -69,22 +69,23 @@ def sign_flip_p(differences: np.ndarray) -> float:
 
 
 def equivalence_p(differences: np.ndarray, margin: float) -> float:
-    """p of "the difference is at least the margin", the greater of two one-sided t tests (TOST); nan without a margin.
+    """p of "the difference is at least the margin": the greater of two one-sided t tests (TOST); nan without a margin.
 
     p = P(T(n - 1) > (margin - |mean|) sqrt(n) / sd)        Paper: Schuirmann 1987
     """
     n = len(differences)
     if n < 2 or not margin > 0:
-        return math.nan
-    nearest = differences - math.copysign(margin, float(np.mean(differences)))  # the edge of the margin that is nearer
+        return 1.0 if margin > 0 else math.nan
+    nearest = differences - math.copysign(margin, float(np.mean(differences)))  # from the nearer edge of the margin
     inside = abs(float(np.mean(differences))) < margin
-    return float(special.stdtr(n - 1, -abs(_student(nearest)) if inside else abs(_student(nearest))))
+    student = abs(_student(nearest))
+    return float(special.stdtr(n - 1, -student if inside else student))
 
 
 def beyond_p(differences: np.ndarray, margin: float) -> float:
-    """p of "the difference is smaller than the margin": the sign-flip p about the edge that the mean lies beyond, else 1."""
+    """p of "the difference is smaller than the margin": the sign-flip p about the edge that the mean lies beyond; else 1."""
     if len(differences) < 2 or not margin > 0:
-        return math.nan
+        return 1.0 if margin > 0 else math.nan
     mean = float(np.mean(differences))
     return sign_flip_p(differences - math.copysign(margin, mean)) if abs(mean) > margin else 1.0
 

@@ -2,7 +2,7 @@
 
 A registered claim predicts of an arm that a metric is lower, higher or equivalent, against the baseline, and names the margin,
 the smallest difference that would matter. d_1 ... d_n are its same-seed differences and D is the mean that they estimate. Each
-claim has two tests, each with its null hypothesis:
+claim has two tests, each with its null:
 
     predicted lower or higher    D = 0            exact sign-flip p of d_i, two-sided
                                  |D| >= margin    TOST: P(T(n - 1) > (margin - |mean d|) sqrt(n) / sd)
@@ -19,10 +19,10 @@ The verdict goes by corrected p < 0.05 and by nothing else, but that the 95 % t 
 
 A claim holds where it is supported, or where equivalence was predicted and found.
 
-The family is all tests of all claims with one metric. The two nulls of a claim exclude each other, so of 2m tests at most m can
-go wrong, and the factor of Holm's step-down is the number of claims that still have a null which is not rejected (Shaffer 1986,
-Modified Sequentially Rejective Multiple Test Procedures). So at most 5 % of studies have any wrong verdict, whatever the mixture
-of arms without effect, with an effect of just the margin, and with a large one. Without a margin it is plain Holm.
+The family is all tests of all claims. The two nulls of a claim exclude each other, so of 2m tests at most m can go wrong, and
+the factor of Holm's step-down is the number of claims that still have a null which is not rejected (Shaffer 1986, "Modified
+Sequentially Rejective Multiple Test Procedures"). So at most 5 % of studies have any wrong verdict, whatever the mixture of
+arms without effect, with an effect of just the margin, and with a large one. Without a margin it is plain Holm.
 """
 
 from __future__ import annotations
@@ -62,18 +62,22 @@ class Judgement:
 
 def judge(predicted: Sequence[str], samples: Sequence[np.ndarray], margin: float) -> list[Judgement]:
     """The verdict on each of a study's claims about one metric. predicted: lower, higher or equivalent; samples: its same-seed
-    differences; margin: the smallest difference that would matter, nan for none."""
-    tests = [
-        (math.nan if one == "equivalent" else sign_flip_p(values), equivalence_p(values, margin), beyond_p(values, margin))
-        for one, values in zip(predicted, samples, strict=True)
-    ]
+    differences, none where it could not be measured (it stays in the family, which was fixed beforehand); margin: the smallest
+    difference that would matter, nan for none."""
+    tests = [_tests(one, values, margin) for one, values in zip(predicted, samples, strict=True)]
     raw = np.array(tests).reshape(len(tests), 3)
-    raw[[one != "equivalent" for one in predicted], 2] = math.nan
     corrected, needed = step_down(raw), seeds_needed(len(samples))
     return [
         _judgement(one, values, margin, p, needed)
         for one, values, p in zip(predicted, samples, corrected.tolist(), strict=True)
     ]
+
+
+def _tests(predicted: str, values: np.ndarray, margin: float) -> tuple[float, float, float]:
+    """p, p_equivalent, p_beyond as they are, nan for the one that such a claim has not."""
+    if predicted == "equivalent":
+        return math.nan, equivalence_p(values, margin), beyond_p(values, margin)
+    return sign_flip_p(values) if len(values) else 1.0, equivalence_p(values, margin), math.nan
 
 
 def _judgement(predicted: str, values: np.ndarray, margin: float, p: list[float], needed: int) -> Judgement:
@@ -99,10 +103,10 @@ def seeds_wanted(predicted: str, values: np.ndarray, margin: float, claims: int)
     needed, alpha, mean = seeds_needed(claims), ALPHA / claims, float(np.mean(values)) if len(values) else math.nan
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     if predicted == "equivalent":
-        found = seeds_for(abs(margin - abs(mean)), sd, alpha, least=needed, sides=1, power=1 - (1 - POWER) / 2)
+        found: float = seeds_for(abs(margin - abs(mean)), sd, alpha, least=needed, sides=1, power=1 - (1 - POWER) / 2)
     else:
         found = seeds_for(float(np.fmax(abs(mean), margin)), sd, alpha, least=needed)
-    return max(found, len(values) + 1)
+    return max(found, float(len(values) + 1))
 
 
 def seeds_for(distance: float, sd: float, alpha: float, *, least: int, sides: int = 2, power: float = POWER) -> float:
@@ -144,7 +148,7 @@ def step_down(p: np.ndarray) -> np.ndarray:
     corrected, left, reached = np.full(p.shape, math.nan), np.isfinite(p).sum(axis=1), 0.0
     for place in np.argsort(p, axis=None, kind="stable")[: left.sum()]:
         claim, test = np.unravel_index(place, p.shape)
-        reached = max(reached, min(1.0, p[claim, test] * np.count_nonzero(left)))
+        reached = max(reached, min(1.0, float(p[claim, test]) * int(np.count_nonzero(left))))
         corrected[claim, test] = reached
         left[claim] -= 1
     return corrected

@@ -14,9 +14,10 @@ from scipy import stats
 
 from analysis import RecordError, load
 from analysis.axes import axis_effects
-from analysis.compare import compare, pareto_front, short_names, sign_flip_p, t_interval, welch_interval
+from analysis.comparison import compare, pareto_front, short_names
 from analysis.digits import MINUS
 from analysis.findings import cautions, findings
+from analysis.sample import sign_flip_p, t_interval, welch_interval
 from analysis.verdict import decide, holm, seeds_needed
 from tests import records
 
@@ -63,7 +64,7 @@ def test_sign_flip_p_is_the_count_over_all_patterns() -> None:
 
 def test_sign_flip_p_knows_its_limits() -> None:
     assert sign_flip_p(np.full(24, 0.1)) == 2 / 2**24
-    assert math.isnan(sign_flip_p(np.array([]))) and math.isnan(sign_flip_p(np.ones(41)))
+    assert math.isnan(sign_flip_p(np.array([]))) and sign_flip_p(np.ones(41)) == 0.0
 
 
 def test_holm_by_hand() -> None:
@@ -132,12 +133,26 @@ def test_spread_over_seeds_and_noise_floor_by_hand(tmp_path: Path) -> None:
 
 
 def test_arms_of_one_config_measure_the_noise(tmp_path: Path) -> None:
-    runs = write(tmp_path, {"baseline": {0: 2.0, 1: 2.2}, "again": {10: 2.1, 11: 2.5}})
-    study = compare(runs)
+    write(tmp_path, {"baseline": {0: 2.0, 1: 2.2}, "moe": {0: 1.9, 1: 2.0}})
+    for seed, value in ((10, 2.1), (11, 2.5)):
+        records.run(tmp_path, "again", seed, value, same_as="baseline")
+    study = compare(load(tmp_path))
     (twins,) = study.noise["twins"]
-    assert (twins["arm"], twins["twin"], twins["difference"]) == ("again", "baseline", pytest.approx(-0.2))
-    assert twins["low"] < -0.2 < twins["high"]
-    assert study.differences["note"].tolist() == ["no seed that both this arm and the baseline finished"]
+    assert (twins["arm"], twins["twin"], twins["difference"]) == ("baseline", "again", pytest.approx(0.2))
+    assert study.noise["band"] == (twins["low"], twins["high"]) and twins["low"] < 0.2 < twins["high"]
+    control = study.differences.set_index("arm").loc["again"]
+    assert control["note"] == "the baseline's own config once more: its interval is chance alone"
+    assert study.needed == 6  # for one arm: the control is no claim
+
+
+def test_an_arm_at_the_seeds_of_the_baseline_once_more_is_a_run_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path, arms("moe", seeds=6))
+    for seed, noise in enumerate(NOISE[:6]):
+        records.run(tmp_path, "again", seed, 2.0 + noise, same_as="baseline")
+    study = compare(load(tmp_path))
+    control = study.differences.set_index("arm").loc["again"]
+    assert (control["n"], control["difference"], control["verdict"], control["twin"]) == (6, 0.0, None, True)
+    assert study.differences.set_index("arm").loc["moe", "verdict"] == "lower"  # one claim: the control is none
 
 
 NOISE = [0.00, 0.01, -0.01, 0.02, -0.02, 0.0, 0.01, -0.01, 0.0]
