@@ -41,14 +41,14 @@ class Comparison:
 
     @property
     def explored(self) -> pd.DataFrame:
-        """The differences of the arms that no claim and no A/A control is about."""
-        table = self.differences
-        return table[~table["twin"].astype(bool) & ~table["arm"].isin(self.claims["arm"])]
+        """The differences that no claim and no A/A control is about."""
+        return self.differences[~self.differences["twin"].astype(bool) & ~self.differences["claimed"].astype(bool)]
 
     @property
     def needed(self) -> int:
         """Seeds for a verdict, where so many claims are made, or so many arms are explored."""
-        return seeds_needed(len(self.claims) or int(self.explored["p"].notna().sum()))
+        claimed = self.differences["claimed"].any()
+        return seeds_needed(len(self.claims) if claimed else int(self.explored["p"].notna().sum()))
 
     @property
     def chance(self) -> float:
@@ -58,8 +58,8 @@ class Comparison:
 
     @property
     def decimals(self) -> int:
-        """Decimals of a result: two digits of the seed noise."""
-        sd = self.noise["sd"]
+        """Decimals of a result: two digits of the noise, of runs over seeds or, where it is less, of same-seed differences."""
+        sd = float(np.fmin(self.noise["sd"], self.differences.loc[self.differences["sd"] > 0, "sd"].median()))
         return min(5, max(2, round(-math.log10(sd)) + 1)) if sd > 0 else 3
 
 
@@ -72,8 +72,9 @@ def compare(runs: pd.DataFrame, baseline: str | None = None, set_aside: Sequence
     metric = choose_metric(runs, question.metric if question else None)
     chosen = choose_baseline(runs, baseline)
     arms, pairs = summarise(runs, metric), same_seed_pairs(runs, metric.column, chosen)
-    claims = judged(runs, question, chosen)
-    about = claims if question and question.metric == metric.column else claims.iloc[:0]
+    named = choose_baseline(runs)  # whoever reads may choose another one; what was predicted stays
+    claims = judged(runs, question, named)
+    about = claims if question and question.metric == metric.column and named == chosen else claims.iloc[:0]
     differences = paired_differences(runs, pairs, arms, metric, chosen, about)
     noise = noise_floor(runs, metric, chosen)
     return Comparison(runs, metric, chosen, arms, pairs, differences, question, asked_before, claims, noise, set_aside)

@@ -34,7 +34,11 @@ def paired_differences(
         row["low_bca"], row["high_bca"] = bca_interval(values)
         row |= {"sd": values.std(ddof=1) if len(values) > 1 else math.nan, "p": sign_flip_p(values)}
         row["correlation"] = _correlation(mine) if len(values) > 2 else math.nan
-        row |= {"twin": arm in twins, "caution": "; ".join(dict.fromkeys(filter(None, mine["caution"])))}
+        row |= {
+            "twin": arm in twins,
+            "claimed": arm in set(claims["arm"]),
+            "caution": "; ".join(dict.fromkeys(filter(None, mine["caution"]))),
+        }
         row["refused"] = reasons[0] if reasons else ""
         row["reading"] = _reading(row)
         row["ahead"] = bool(base["causal"]) and not costs["causal"]
@@ -44,10 +48,10 @@ def paired_differences(
             row["tokens_per_s_ratio"] = math.nan
         rows.append(row)
     names = ["arm", "n", "difference", "low", "high", "low_bca", "high_bca", "sd", "p", "correlation", "refused", "reading"]
-    names += ["ahead", "twin", "caution", *(f"{cost}_percent" for cost in MATCHED)]
+    names += ["ahead", "twin", "claimed", "caution", *(f"{cost}_percent" for cost in MATCHED)]
     names += ["tokens_per_s_ratio", "peak_memory_bytes_ratio"]
     table = pd.DataFrame(rows, columns=names)
-    explored = table.assign(p=table["p"].mask(table["twin"].astype(bool) | table["arm"].isin(claims["arm"])))
+    explored = table.assign(p=table["p"].mask(table["twin"].astype(bool) | table["claimed"].astype(bool)))
     decided = decide(explored, lower_is_better=metric.lower_is_better)
     table = table.join(decided[["p_holm", "verdict", "kind"]])
     table.loc[table["ahead"].astype(bool) | table["twin"].astype(bool), ["verdict", "kind"]] = [None, "open"]
@@ -55,9 +59,7 @@ def paired_differences(
     for claim in claims.to_dict("records"):
         of_claim = table["arm"] == claim["arm"]
         table.loc[of_claim, ["p_holm", "verdict", "kind"]] = [claim["p"], claim["verdict"], _kind(claim, metric)]
-    table["note"] = [
-        _note(row, by_arm[row["arm"]], 0 if row["arm"] in set(claims["arm"]) else needed) for row in table.to_dict("records")
-    ]
+    table["note"] = [_note(row, by_arm[row["arm"]], 0 if row["claimed"] else needed) for row in table.to_dict("records")]
     return table.sort_values("difference", ascending=metric.lower_is_better, kind="stable", ignore_index=True)
 
 

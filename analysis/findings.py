@@ -36,8 +36,7 @@ def findings(study: Comparison, effects: pd.DataFrame | None = None) -> list[str
     elif len(fair) > len(waiting):
         sentences.append("No arm is better than the baseline by its verdict.")
     if effects is not None and len(effects):
-        swaps = [f"{row['level']} for {row['base']} {delta(row, study.decimals)}" for row in effects.to_dict("records")]
-        sentences.append(f"Axis by axis, all else the same: {'; '.join(swaps)}.")
+        sentences += of_axes(study, effects)
         sentences.append(
             f"Of {count(len(fair), 'arm')}, {len(better)} did better and {len(worse)} worse than the baseline by their "
             f"verdicts; {len(unclear)} cannot be distinguished from it, and {len(waiting)} have too few seeds to say."
@@ -54,6 +53,34 @@ def findings(study: Comparison, effects: pd.DataFrame | None = None) -> list[str
     if len(waiting):
         sentences.append(f"Measured, without a verdict yet ({study.needed} seeds needed): {_with_intervals(waiting, study)}.")
     return sentences
+
+
+def of_axes(study: Comparison, effects: pd.DataFrame) -> list[str]:
+    """What each option of a grid does, and which of two change each other's effect."""
+    known, lost = effects[effects["n"] > 0], effects[effects["n"] == 0]
+    main, pairs = known[known["other_axis"].isna()], known[known["other_axis"].notna()]
+    swaps = [f"{row['level']} for {row['base']} {delta(row, study.decimals)}" for row in main.to_dict("records")]
+    sentences = [f"Axis by axis, all else the same: {'; '.join(swaps)}."] if swaps else []
+    decided = pairs[pairs["verdict"].isin(["lower", "higher"])]
+    sentences += [matters_more(study, row) for row in decided.to_dict("records")]
+    if len(pairs) and decided.empty:
+        sentences.append(f"No two options change each other's effect by their verdicts ({count(len(pairs), 'pair')}).")
+    if len(lost):
+        sentences.append(f"{count(len(lost), 'effect')} cannot be told from others in this part of a grid, and has no number.")
+    return sentences
+
+
+def matters_more(study: Comparison, row: dict[Any, Any]) -> str:
+    """Whether the one swap does more beside the other one: "Under post_norm, rmsnorm for layernorm does -0.020, ..."."""
+    there, here = row["effect_there"], row["effect_there"] - row["difference"]
+    swap = f"{row['level']} for {row['base']}"
+    if not math.isfinite(there):
+        return f"Beside {row['other_level']}, {swap} does {delta(row, study.decimals)} more than beside {row['other_base']}."
+    return (
+        f"Beside {row['other_level']}, {swap} does {signed(there, study.decimals)}, and {signed(here, study.decimals)} beside "
+        f"{row['other_base']}: {delta(row, study.decimals)} apart, so it matters {'more' if abs(there) > abs(here) else 'less'}"
+        f"{'' if there * here > 0 else ', and with another sign'}."
+    )
 
 
 def cautions(study: Comparison, jitter: float = math.nan) -> list[str]:

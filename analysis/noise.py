@@ -45,10 +45,11 @@ def twins_of(runs: pd.DataFrame, baseline: str) -> set[str]:
 def checkpoint_noise(curves: pd.DataFrame, metric: Metric) -> float:
     """How far a result moves from one of a run's last evaluations to the next, beside its trend: pooled over finished runs.
 
-    sd = sqrt(mean((x_i+1 - x_i)^2) / 2) over the last 5 evaluations, the estimate that a steady trend hardly moves
-    Paper: von Neumann 1941 (the formula); Heineman 2025, arXiv:2508.13144 (its use: it follows the noise of seeds)
+    sd = sqrt(mean((x_i+1 - 2 x_i + x_i-1)^2) / 6) over the last 5 evaluations, which a steady trend does not move
+
+    Paper: Heineman 2025, arXiv:2508.13144 (that it follows the noise of seeds). Differs: their sd is not freed of the trend.
     """
     rows = curves[(curves["split"] == "val") & (curves["status"] == "done") & np.isfinite(curves[metric.curve])]
     last = rows.sort_values("step").groupby("run")[metric.curve].agg(lambda values: list(values)[-LAST:])
-    moves = np.concatenate([np.diff(values) for values in last] or [np.array([])])
-    return float(np.sqrt(np.mean(moves**2) / 2)) if len(moves) else math.nan
+    bends = np.concatenate([np.diff(values, n=2) for values in last if len(values) > 2] or [np.array([])])
+    return float(np.sqrt(np.mean(bends**2) / 6)) if len(bends) else math.nan

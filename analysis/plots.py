@@ -67,6 +67,7 @@ def forest(study: Comparison) -> Drawing | None:
 @styled
 def axis_plot(study: Comparison, effects: pd.DataFrame) -> Drawing | None:
     """In a grid: each option against the baseline's, everything else the same, averaged over all the rest."""
+    effects = effects[effects["other_axis"].isna() & (effects["n"] > 0)]
     if effects.empty:
         return None
     rows, decimals = effects.to_dict("records"), study.decimals
@@ -83,7 +84,7 @@ def axis_plot(study: Comparison, effects: pd.DataFrame) -> Drawing | None:
     ax.set_xlabel(f"{study.metric.name}, change from one option alone ({_better(study)})")
     caption = (
         "One option swapped for another with all other choices and the seed the same, averaged over every setting of the other "
-        "axes and then over seeds. Blue is better and orange worse by the verdict, corrected for the number of options. Small "
+        "axes and then over seeds. Blue is better and orange worse by the verdict, corrected for the number of effects. Small "
         "dots: the settings in which it did least and most; far apart, the axes interact."
     )
     summary = "; ".join(f"{name} {text}" for name, text in zip(labels, intervals, strict=True))

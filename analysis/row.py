@@ -126,7 +126,7 @@ def _question(study: Part) -> str | None:
         "margin": _number,
     }
     found = {name: asked.take(name, kind) for name, kind in kinds.items()}
-    return json.dumps(found | {"equal": asked.take("equal", _texts)}, sort_keys=True)
+    return json.dumps(found | {"equal": asked.take("equal", _texts)})
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

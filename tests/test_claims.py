@@ -63,7 +63,7 @@ def test_a_claim_goes_from_the_record_to_the_page_the_file_and_the_terminal(tmp_
     assert "RMSNorm is as good as LayerNorm (Zhang 2019" in html and "<b>equivalent, as predicted</b>" in html
     assert html.index("equivalent, as predicted") < html.index('id="arms"')
     assert study.differences.set_index("arm")["verdict"].to_dict() == {"moe": "lower", "rmsnorm": "equivalent"}
-    assert "moe is 0.100 bits per byte lower" in " ".join(findings(study))  # explored, in a family of its own
+    assert "moe is 0.1000 bits per byte lower" in " ".join(findings(study))  # explored, in a family of its own
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,14 @@ def test_a_computed_cost_needs_no_seeds(tmp_path: Path) -> None:
     assert found["verdict"].to_dict() == {"gqa": "supported", "sparse": "equivalent", "moe": "equivalent"}
     assert found["holds"].to_dict() == {"gqa": True, "sparse": True, "moe": False}
     assert f"measured {MINUS}2.05k over 1 seed: supported, as predicted (computed, so exact" in answers(study)[0]
-    assert study.differences["verdict"].isna().all()  # the results themselves were not asked about
+    assert len(study.explored) == 3 and study.differences["verdict"].isna().all()  # the results were not asked about
+
+
+def test_another_baseline_for_the_table_does_not_move_the_claims(tmp_path: Path) -> None:
+    runs = load(write(tmp_path, question(), {"rmsnorm": -0.002, "moe": -0.1}))
+    study = compare(runs, "moe")
+    assert claim(study)["verdict"] == "equivalent" and claim(study)["measured"] == pytest.approx(-0.002)
+    assert set(study.explored["arm"]) == {"baseline", "rmsnorm"} and set(study.differences["verdict"]) == {"higher"}
 
 
 def test_a_speed_needs_one_machine(tmp_path: Path) -> None:
@@ -157,7 +164,7 @@ def test_every_condition_refuses_or_warns(tmp_path: Path, condition: Any) -> Non
 
 def test_a_question_that_changed_is_told_and_the_newest_stands(tmp_path: Path) -> None:
     runs = load(write(tmp_path, question(), {"rmsnorm": 0.0}))
-    before = json.dumps(json.loads(runs["question"].iloc[0]) | {"margin": 0.001}, sort_keys=True)
+    before = json.dumps(json.loads(runs["question"].iloc[0]) | {"margin": 0.001})
     early = runs["seed"] < 2
     runs.loc[early, ["question", "started"]] = [before, "2025-01-01T00:00:00"]
     runs.loc[runs["seed"] == 2, "question"] = None

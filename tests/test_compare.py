@@ -297,13 +297,17 @@ def test_axis_effects_of_a_grid_by_hand(tmp_path: Path) -> None:
         content = records.config(None, seed, {"ffn": ffn, "position": position}, label=f"{ffn}, {position}")
         records.write_run(tmp_path / "g" / f"{ffn}-{position}-{seed}", content, records.summary(val_bits_per_byte=value), [])
     study = compare(load(tmp_path), "dense, learned")
-    table = axis_effects(study).set_index("level")
+    effects = axis_effects(study)
+    pair = effects[effects["other_axis"].notna()].iloc[0]
+    assert (pair["level"], pair["other_level"], pair["n"], pair["difference"]) == ("moe", "rotary", 3, pytest.approx(-0.04))
+    assert pair["effect_there"] == pytest.approx(-0.23)
+    table = effects[effects["other_axis"].isna()].set_index("level")
     # moe: -0.2 alone, -0.24 with rotary, and 0.01 more each seed: seeds -0.22, -0.21, -0.20
     assert table.loc["moe", ["contexts", "n", "difference"]].tolist() == pytest.approx([2, 3, -0.21])
     assert table.loc["moe", "low"] == pytest.approx(-0.21 - 4.302653 * 0.01 / math.sqrt(3), abs=1e-6)
     assert table.loc["moe", ["smallest", "largest"]].tolist() == pytest.approx([-0.23, -0.19])
     assert table.loc["rotary", "difference"] == pytest.approx(-0.12)
-    assert table["p_holm"].tolist() == [0.5, 0.5] and table["verdict"].isna().all() and set(table["kind"]) == {"open"}
+    assert table["p_holm"].tolist() == [0.75, 0.75] and table["verdict"].isna().all() and set(table["kind"]) == {"open"}
     assert short_names(study) == {
         "dense, learned": "baseline",
         "moe, learned": "moe",
