@@ -108,11 +108,12 @@ def _sorted_out(path: str | Path, read: Callable[[str], Logged]) -> tuple[list[L
     """The runs that can be read, and the others. Raises RecordError: there is none of the former."""
     whole: list[Logged] = []
     set_aside: list[SetAside] = []
-    first: dict[tuple[str, str, str], str] = {}
+    first: dict[tuple[str, str | None, str], str] = {}
     for folder in run_folders(Path(path)):
         try:
             run = read(folder)
-            original = first.setdefault((run.row["study"], run.row["identity"], run.row["arm"]), folder)
+            same = (run.row["study"], run.row["given_name"], run.row["identity"])  # two names for one run are two arms
+            original = first.setdefault(same, folder)
             if original is not folder:
                 raise RecordError(f"a copy of {os.path.basename(original)}, and a run counts once; delete one of the two")
             whole.append(run)

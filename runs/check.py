@@ -11,6 +11,8 @@ if not __package__:
 
 import sys
 
+import torch
+
 from arch.contracts import Cost
 from arch.lora import adapter_cost, without_adapters
 
@@ -21,6 +23,7 @@ from .job.record import RecordError
 from .job.run import Run
 from .objective import Task
 from .objective.contract import lookups
+from .training.memory import device_memory
 
 
 def main() -> int:
@@ -55,7 +58,7 @@ def costs(run: Run, task: Task) -> dict[str, str]:
     heads = {name: sum(p.numel() for p in head.parameters()) for name, head in task.heads.items()}
     besides = [f"{n:,} of the objective's head {name}" for name, n in heads.items()]
     besides += [f"{adapters.params:,} of the adapters, which alone learn with the heads"] if adapters.params else []
-    tokens = settings.steps * settings.tokens
+    tokens, here = settings.steps * settings.tokens, device_memory(torch.device(run.machine.device))
     return {
         "parameters": f"{model.params:,} in all, {model.active_params:,} active "
         f"({model.active_params - lookups(task.model):,} without tables that are only looked up)",
@@ -65,7 +68,8 @@ def costs(run: Run, task: Task) -> dict[str, str]:
         "state": f"{model.state_bytes:,} bytes a sequence of {context:,} tokens in fp32, {model.state_bytes // 2:,} in bf16",
         "memory to load": f"{4 * model.params:,} bytes in fp32, {2 * model.params:,} in bf16",
         "memory to train": f"{memory.least:,} bytes at least: {memory.weights:,} for fp32 weights, {memory.optimiser:,} "
-        f"for the optimiser, and the larger of {memory.gradients:,} for gradients and {memory.activations:,} for activations",
+        f"for the optimiser, and the larger of {memory.gradients:,} for gradients and {memory.activations:,} for activations; "
+        + (f"this machine has {here:,}" if memory.least <= here else f"more than this machine has, {here:,}"),
     }
 
 

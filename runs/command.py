@@ -66,11 +66,11 @@ def collect(reads: Collection[str] = ()) -> Command:
         if ours:
             found.extend(here)
         else:  # a cluster's launcher has already put this point in a process of its own, which reports back by its record
-            from .job.check import check
+            from .job.check import check_here
             from .job.execute import execute
 
             for run in labelled(here):
-                check(run)
+                check_here(run)
                 execute(run)
 
     refuse_given_twice(sys.argv[1:])

@@ -14,6 +14,7 @@ if not __package__:
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from .build.errors import ConfigError
@@ -28,14 +29,36 @@ def main() -> int:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         return 0
-    from .job.check import check, refuse_other_data
+    command = collect()
+    total = command.total
+    if total == 1 and command.refused:
+        raise command.refused[0]
+    for error in command.refused:
+        refuse(error)
+    runs = ready(command.runs, alone=total == 1)
+    if any(run.study.tuning for run in runs):
+        from .sweep.tune import tuned
+
+        runs = ready(tuned(runs, sweep, refuse), alone=total == 1)
+    if not runs:
+        return 1
+    statuses = single(runs[0]) if total == 1 else sweep(runs)
+    good = sum(status in record.ENDED for status in statuses)
+    print(f"{good} of {total} runs done; report: python -m analysis.report {runs[0].folder.parent}")
+    return 0 if good == total else 1
+
+
+def refuse(error: ConfigError) -> None:
+    print(f"refused: {error}", file=sys.stderr)
+
+
+def ready(runs: Sequence[Run], alone: bool) -> list[Run]:
+    """Those that can be trained here, their records mended; a line says why the others cannot. alone: it is raised instead."""
+    from .job.check import check_here, refuse_other_data
     from .job.start import load_data
 
-    command = collect()
-    if command.total == 1 and command.refused:
-        raise command.refused[0]
-    runs = []
-    for run in command.runs:
+    found = []
+    for run in runs:
         try:
             with contextlib.suppress(record.RecordError):  # another process is in the folder
                 for line in record.mend(run.folder):
@@ -43,21 +66,13 @@ def main() -> int:
             if record.status(run.folder) in record.ENDED:
                 refuse_other_data(run, load_data(run))  # nothing is left to train, but it must be this run still
             else:
-                check(run)
-            runs.append(run)
+                check_here(run)
+            found.append(run)
         except (ValueError, OSError, record.RecordError) as error:
-            if command.total == 1:
+            if alone:
                 raise
-            command.refused.append(ConfigError(f"{run.title}: {explain(error)}"))
-    for refusal in command.refused:
-        print(f"refused: {refusal}", file=sys.stderr)
-    if not runs:
-        return 1
-    total = len(runs) + len(command.refused)
-    statuses = single(runs[0]) if total == 1 else sweep(runs)
-    good = sum(status in record.ENDED for status in statuses)
-    print(f"{good} of {total} runs done; report: python -m analysis.report {runs[0].folder.parent}")
-    return 0 if good == total else 1
+            refuse(ConfigError(f"{run.title}: {explain(error)}"))
+    return found
 
 
 def single(run: Run) -> list[str]:

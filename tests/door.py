@@ -37,8 +37,10 @@ def command(*words: str) -> list[str]:
 
 
 def small(text: Path, out: Path, *words: str) -> list[str]:
-    """The words of a run that takes seconds."""
-    return [*words, *SMALL, "data=text", f"data.path={text}", f"out={out}"]
+    """The words of a run that takes seconds, but for what they say otherwise."""
+    said = {word.partition("=")[0] for word in words}
+    plain = (word for word in SMALL if word.partition("=")[0] not in said)
+    return [*words, *plain, "data=text", f"data.path={text}", f"out={out}"]
 
 
 def train(text: Path, out: Path, *words: str, **how: Any) -> subprocess.CompletedProcess[str]:

@@ -274,7 +274,7 @@ def test_a_window_keeps_only_its_window() -> None:
             {"d_model": 24, "n_heads": 5},
             r"n_heads 5 does not divide d_model 24: take one of 1, 2, 3, 4, 6, 8, 12, 24 \(or pass d_head\)",
         ),
-        ({"d_model": 24, "n_heads": 0}, r"n_heads 0 does not divide d_model 24"),
+        ({"d_model": 24, "n_heads": 0}, r"n_heads=0: at least 1 is needed"),
         ({"d_model": 24, "n_heads": 6, "n_kv_heads": 4}, r"n_kv_heads 4 does not divide n_heads 6: take one of 1, 2, 3, 6$"),
         ({"d_model": 24, "n_heads": 6, "n_kv_heads": 0}, r"n_kv_heads 0 does not divide n_heads 6"),
     ],

@@ -20,7 +20,7 @@ from runs.compose.compose import of_words
 from runs.compose.explain import CONF, EXPECTED, explain, leaves
 from runs.compose.overrides import group_of, key_of, normal
 from runs.job import record
-from runs.job.check import check
+from runs.job.check import check_here
 from runs.job.execute import execute
 from runs.job.run import Run
 from tests.lab import TINY, options
@@ -157,9 +157,15 @@ ONE = st.one_of(
     st.builds("layers={{a:['{}']}}".format, st.one_of(GROUP_WORDS, leaf_words(near))),
     st.text(max_size=20),
 )
-LINES = st.one_of(PAIRS, st.lists(ONE, min_size=1, max_size=3)).filter(
-    lambda words: len({key_of(word) for word in words}) == len(words) and not any(word.startswith("hydra") for word in words)
-)
+LINES = {
+    "an option and an argument": PAIRS,
+    "a word": st.lists(ONE, min_size=1, max_size=1),
+    "words": st.lists(ONE, min_size=2, max_size=3),
+}
+
+
+def sayable(words: list[str]) -> bool:
+    return len({key_of(word) for word in words}) == len(words) and not any(word.startswith("hydra") for word in words)
 
 
 @pytest.fixture(scope="module")
@@ -180,12 +186,14 @@ def composed(words: list[str], text: Path) -> Run:
     return of_words(line(words, text))
 
 
-@given(words=LINES)
-def test_whatever_is_said_is_trained_or_refused_in_one_line(words: list[str], text: Path) -> None:
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=mark) for mark in ((), pytest.mark.torture) for kind in LINES])
+@given(data=st.data())
+def test_whatever_is_said_is_trained_or_refused_in_one_line(kind: str, data: st.DataObject, text: Path) -> None:
+    words = data.draw(LINES[kind].filter(sayable))
     try:
         run = composed(words, text)
         small = replace(run.settings, steps=min(run.settings.steps, 3))
-        check(run)
+        check_here(run)
     except EXPECTED as error:
         answer = explain(error)
         note(answer)

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from analysis.load import load
+from analysis.row import printable
 from runs.build.errors import ConfigError
 from runs.build.stack import parse
 from runs.compose.explain import EXPECTED, explain
-from runs.job.check import check, needed_memory
+from runs.job.check import check, check_here, needed_memory
 from runs.job.execute import execute
 from runs.job.start import build_task, load_data
 from runs.training.evaluation import losses, pieces
@@ -135,7 +136,7 @@ REFUSED = {
 def test_what_a_run_cannot_be_is_refused_in_one_line(case: str) -> None:
     words, message = REFUSED[case]
     with pytest.raises(EXPECTED) as error:
-        check(config(*SMALL, *words))
+        check_here(config(*SMALL, *words))
     line = explain(error.value)
     assert re.search(message, line) and "\n" not in line, line
 
@@ -170,7 +171,7 @@ def test_a_folder_stays_in_its_study_and_a_report_finds_it_whatever_the_arm_is_c
         named = replace(run, study=replace(run.study, arm=arm))
         assert named.folder.parent == tmp_path / "default" and not named.folder.name.startswith(".")
         assert execute(named)["status"] == "done"
-    assert sorted(load(tmp_path / "default")["given_name"]) == sorted(ARMS)
+    assert sorted(load(tmp_path / "default")["given_name"]) == sorted(printable(arm) for arm in ARMS)
 
 
 @pytest.mark.parametrize("name", ["plain", "two words", "moe+gqa", "\u6f22\u5b57", "v1.2", "-x"])
@@ -255,6 +256,6 @@ def test_a_control_group_may_allow_less_than_the_machine_has(tmp_path: Path) -> 
 
 
 def test_memory_may_be_left_unlooked_at() -> None:
-    check(config(*SMALL, "ffn.d_ff=1000000", "train.batch_size=4096", "study.memory=null"))
-    check(config(*SMALL, "study.memory=1"))
+    check_here(config(*SMALL, "ffn.d_ff=1000000", "train.batch_size=4096", "study.memory=null"))
+    check_here(config(*SMALL, "study.memory=1"))
     assert config(*SMALL, "study.memory=1").identity == config(*SMALL).identity

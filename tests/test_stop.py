@@ -118,12 +118,12 @@ def test_a_frozen_run_is_found_by_its_own_speed_and_costs_itself_alone(text: Pat
 
 def test_a_run_without_enough_memory_costs_itself_alone(text: Path, tmp_path: Path) -> None:
     """The guard on size is off, and the processes may have little: the first allocation that is too large ends the run."""
-    words = ("-m", "ffn.d_ff=48,1000000", "train.batch_size=64", "train.steps=2", "study.memory=null")
+    words = ("-m", "size.d_ff=48,1000000", "train.batch_size=64", "train.steps=2", "study.memory=null")
     done = train(text, tmp_path, *words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30)))
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     told = {summary(folder)["status"]: summary(folder)["error"] for folder in runs(tmp_path)}
     assert told.keys() == {"done", "failed"} and "allocate" in told["failed"]
-    guarded = train(text, tmp_path / "guarded", "ffn.d_ff=1000000", "train.batch_size=64", "study.memory=6")
+    guarded = train(text, tmp_path / "guarded", "size.d_ff=1000000", "train.batch_size=64", "study.memory=6")
     assert guarded.returncode == 2 and "study.memory=null, which does not look" in guarded.stderr
     assert len(guarded.stderr.splitlines()) == 1 and not runs(tmp_path / "guarded")
 

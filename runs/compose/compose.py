@@ -13,10 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..build.errors import ConfigError
 from ..build.groups import KEYS, NODES
-from ..build.objects import call, nearest
+from ..build.objects import nearest
 from ..build.sizes import refuse_other_size
 from ..build.stack import parse, spelt
-from ..job.run import Run, Study, settings_of
+from ..job.run import Run, settings_of
+from ..job.study import Study
 from ..published import folder as published
 from ..training.device import pick_device, pick_precision
 from . import resolvers  # noqa: F401  conf/ calls them
@@ -27,6 +28,8 @@ from .layers import compose_layers, plain, stacked
 from .overrides import changed, group_of, key_of, normal
 from .router_losses import idle_losses, without_idle_losses
 from .values import refuse_other_keys, refuse_other_shared
+
+STUDY_ALONE = ("arms", "seeds", "again")  # what is said of a study and of none of its runs
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,14 @@ def points(config: DictConfig, refuse: Callable[[ConfigError], None]) -> list[Po
     Seeds turn slowest: the arms of one seed are neighbours in time, so that a slow hour of the machine meets all of them.
     Args:   refuse: takes each arm that does not compose; the others stay.
     """
-    given = HydraConfig.get().overrides
-    said: Any = OmegaConf.to_container(given, resolve=False)  # a word may hold a reference
-    words = [*(o for o in said["hydra"] if key_of(o) == "hydra.searchpath"), *said["task"]]
+    given = said()
+    words = [*(o for o in given["hydra"] if key_of(o) == "hydra.searchpath"), *given["task"]]
     refuse_other_keys(config)
-    arms, seeds = arms_and_seeds(plain(config.study, "study"))
+    study = plain(config.study, "study")
+    arms, seeds = arms_and_seeds(study)
+    again, shift = f"{study['baseline']} again", study["again"]
+    if shift is not None:
+        arms = {**(arms or {}), again: (arms or {})[study["baseline"]]}
     if not arms and seeds is None:
         return [resolve(config, HydraConfig.get().runtime.choices, words)]
     seeds = seeds if seeds and not any(key_of(word) == "seed" for word in words) else [config.seed]
@@ -71,18 +77,18 @@ def points(config: DictConfig, refuse: Callable[[ConfigError], None]) -> list[Po
     found = []
     for seed in seeds:
         for arm, (own, own_words) in ((arm, pair) for arm, pair in made.items() if pair is not None):
-            own.seed = seed
+            own.seed = seed + (shift if arm == again and shift is not None else 0)
             try:
                 point = resolve(own, own.hydra.runtime.choices, own_words)
                 refuse_idle((word for word in map(normal, arms[arm]) if word not in point.read), "this arm")
                 found.append(replace(point, words=[word for word in words if word in own_words]))
             except COMPOSING as error:
-                refuse(ConfigError(f"arm {arm} seed {seed}: {explain(error)}"))
+                refuse(ConfigError(f"arm {arm} seed {own.seed}: {explain(error)}"))
     return found
 
 
 def said() -> dict[str, list[str]]:
-    """The words of this Hydra job as they were said, by whom they are for: hydra, or the task."""
+    """The words of this Hydra job as they were said, references and all, by whom they are for: hydra, or the task."""
     found: Any = OmegaConf.to_container(HydraConfig.get().overrides, resolve=False)
     return found
 
@@ -116,7 +122,28 @@ def arms_and_seeds(study: Mapping[str, Any]) -> tuple[dict[Any, list[str]] | Non
                 raise ConfigError(f"study.arms.{arm}: {change} is no part of an arm; say it of the whole study")
     if arms and baseline is not None and baseline not in arms:
         raise ConfigError(f"study.baseline={baseline}: no such arm; {nearest(baseline, arms)}")
+    refuse_other_plans(study, arms or {}, seeds or [])
     return arms, seeds
+
+
+def refuse_other_plans(study: Mapping[str, Any], arms: Mapping[str, Any], seeds: Sequence[int]) -> None:
+    """Raises ConfigError: a question about arms that there are not, seeds that are used twice."""
+    baseline, question, tuning, again = (study[key] for key in ("baseline", "question", "tuning", "again"))
+    for arm in question["predicted"] if isinstance(question, dict) and isinstance(question.get("predicted"), dict) else ():
+        if arm not in arms or arm == baseline:
+            others = [name for name in arms if name != baseline]
+            raise ConfigError(f"study.question.predicted.{arm}: no arm beside the baseline; {nearest(arm, others)}")
+    if again is not None and (
+        baseline not in arms or not isinstance(again, int) or not seeds or again <= max(seeds) - min(seeds)
+    ):
+        raise ConfigError(
+            f"study.again={again}: what is added to the seeds to run the baseline once more, beyond the {len(seeds)} seeds "
+            "that there are; it takes study.baseline, study.arms and study.seeds"
+        )
+    trials = tuning["seeds"] if isinstance(tuning, dict) and isinstance(tuning.get("seeds"), list) else []
+    for seed in [*seeds, *(seed + again for seed in seeds if again is not None)]:
+        if seed in trials:
+            raise ConfigError(f"study.tuning.seeds={trials}: {seed} is a seed of the study itself; take others")
 
 
 def resolve(config: DictConfig, choices: Any, words: Sequence[str]) -> Point:
@@ -127,7 +154,8 @@ def resolve(config: DictConfig, choices: Any, words: Sequence[str]) -> Point:
         config, choices, words = of_published(config, words)
     drop_foreign(config, words)
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    own.study.arms = own.study.seeds = None  # this run has its own arm and seed
+    for key in STUDY_ALONE:
+        own.study[key] = None  # this run has its own arm and seed
     groups = {str(key): str(option) for key, option in choices.items() if key in KEYS and key != "study"}
     part = Part(OmegaConf.to_container(config, resolve=False), words)
     run, parts = from_words(own, groups, part) if own.run is None else from_run(own, groups, part)
@@ -176,7 +204,7 @@ def run_of(resolved: dict[str, Any], choices: Mapping[str, str]) -> Run:
     device = pick_device(resolved["train"]["device"])  # what auto stands for is part of what the run computes
     precision = pick_precision(resolved["train"]["precision"], device)
     settings, machine = settings_of({**resolved["train"], "device": str(device), "precision": precision})
-    study: Study = call(Study, {k: v for k, v in resolved["study"].items() if k not in ("arms", "seeds")}, "study")
+    study = Study.of({key: value for key, value in resolved["study"].items() if key not in STUDY_ALONE})
     own = ("seed", "out", "size", "shared", "causal", "family", "run", "weights", *NODES)
     values = {key: resolved[key] for key in own}
     return Run(**values, study=study, choices=choices, settings=without_idle_losses(settings, values["model"]), machine=machine)

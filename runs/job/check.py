@@ -24,8 +24,8 @@ from .start import begin, build_task, load_data, refuse_other_start, refuse_othe
 
 
 def check(run: Run) -> Task:
-    """Everything that can be known before training: keys, types, sizes, data. The model with its objective's heads, on the
-    meta device.
+    """Everything that can be known of a run wherever it is to be trained: keys, types, sizes, data. The model with its
+    objective's heads, on the meta device.
 
     Raises: ConfigError, ValueError or OSError, in one line.
     """
@@ -55,8 +55,12 @@ def check(run: Run) -> Task:
     if reported != built:
         raise ConfigError(f"a block's cost() is wrong: the parts report {reported:,} parameters, the model has {built:,}")
     refuse_other_start(run.folder, begin(task, run))
-    refuse_more_than_memory(run, needed_memory(run, task))
     return task
+
+
+def check_here(run: Run) -> None:
+    """``check``, and whether this machine has the memory. Raises as it does."""
+    refuse_more_than_memory(run, needed_memory(run, check(run)))
 
 
 def try_out(task: Task, batch: Batch) -> None:

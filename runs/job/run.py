@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..build.errors import ConfigError
 from ..build.groups import AXES, NODES
@@ -17,6 +17,7 @@ from ..build.model import filled
 from ..build.objects import call, essence, nearest
 from ..training.fit import Settings
 from . import record
+from .study import Study
 
 Node = dict[str, Any]
 
@@ -28,30 +29,6 @@ class Machine:
     device: str
     precision: str
     compile: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """Which runs belong together. name: of their folder. arm: this run's given name. baseline: the arm that others are compared
-    with. slots: runs at a time; timeout: seconds after which a run counts as hung. memory: GiB that a run may need: auto = what
-    the device has, None = any."""
-
-    name: str
-    arm: str | None = None
-    baseline: str | None = None
-    slots: int = 1
-    timeout: float | None = None
-    memory: float | Literal["auto"] | None = "auto"
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[^\s./\\][^/\\\n\r\0]{0,99}", self.name) or not self.name.isprintable():
-            raise ConfigError(f"study.name={self.name!r}: a plain folder name is expected, of at most 100 characters")
-        if isinstance(self.memory, float | int) and self.memory <= 0:
-            raise ValueError(f"memory={self.memory}: more than 0 GiB are needed, auto for what is there, or null for no limit")
-        if self.slots < 1:
-            raise ValueError(f"slots={self.slots}: at least 1 run at a time is needed")
-        if self.timeout is not None and self.timeout <= 0:
-            raise ValueError(f"timeout={self.timeout}: more than 0 seconds are needed, or null for no limit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +113,7 @@ class Run:
         """What config.json holds: keys as on the command line."""
         own = {key: value for key, value in vars(self).items() if key not in ("settings", "machine", "study")}
         train = {**vars(self.settings), **vars(self.machine)}
-        return {"schema": record.SCHEMA, "arm_hash": self.arm_hash, **own, "study": vars(self.study), "train": train}
+        return {"schema": record.SCHEMA, "arm_hash": self.arm_hash, **own, "study": self.study.to_json(), "train": train}
 
     @staticmethod
     def from_json(content: Mapping[str, Any], source: Path) -> Run:
@@ -144,7 +121,7 @@ class Run:
         has written (see ``start.reading``)."""
         own = {key: value for key, value in content.items() if key not in ("schema", "arm_hash", "train", "study")}
         settings, machine = settings_of(content["train"])
-        study = call(Study, content["study"], "study")
+        study = Study.of(content["study"])
         run = call(Run, own, str(source), settings=settings, machine=machine, study=study)
         return run
 

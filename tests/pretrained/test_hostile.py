@@ -217,7 +217,7 @@ CASES = {
     "wide heads": Case("d_head is 2,000,000,000, but its files hold no side", entries(head_dim=2 * 10**9)),
     "odd heads": Case("rotary channels come in pairs", entries(head_dim=7), early=False),
     "wider than its tensors": Case("is .*, .* is wanted", entries(intermediate_size=57), early=False),
-    "enormous ffn": Case("is .*, .* is wanted", entries(intermediate_size=2**31 - 1), early=False),
+    "enormous ffn": Case("at most 1,048,576 is possible", entries(intermediate_size=2**31 - 1), early=False),
     "another width": Case("d_model is 480, but its files hold no side over 300", entries(hidden_size=480, head_dim=8)),
     "fewer heads": Case("of another model than its config.json says", entries(num_attention_heads=4, head_dim=8), early=False),
     "half the width": Case("is .*, .* is wanted", entries(hidden_size=24, head_dim=8), early=False),
@@ -235,7 +235,7 @@ CASES = {
         "activation_function=.* is not expressed here", entries(activation_function=["gelu"]), "gpt2"
     ),
     "gpt2, places beyond the table": Case("is .40, 48., .41, 48. is wanted", entries(n_positions=41), "gpt2", early=False),
-    "gpt2, a table of many places": Case("is wanted", entries(n_positions=2**31 - 1), "gpt2", early=False),
+    "gpt2, a table of many places": Case("at most 1,048,576 is possible", entries(n_positions=2**31 - 1), "gpt2", early=False),
     "gpt2, heads that do not divide": Case("n_heads is 5, which does not divide", entries(n_head=5), "gpt2"),
     # rotary positions
     "theta is 0": Case("rope_theta would be 0; a number from 2", entries(rope_theta=0)),

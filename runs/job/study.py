@@ -1,0 +1,111 @@
+"""What runs belong together for: a study's name and arms, the question that it asks, and how its arms are tuned."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ..build.errors import ConfigError, nearest
+from ..build.objects import call
+from .record import COSTS, SPEEDS
+
+OUTCOMES = ("lower", "higher", "equivalent")
+MEASURED = (*COSTS, *SPEEDS)  # beside the metrics of the held-out rows, val_...
+TRIALS = "-tuning"  # ends the name of the study that an arm's trials belong to
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What a study asks, said before anything runs and recorded with every run of it.
+
+    claim: in one sentence. source: who says so. predicted: arm -> how its metric stands to the baseline's: lower, higher or
+    equivalent. metric: a number of summary.json. margin: the smallest difference that would matter, in the metric's unit.
+    equal: costs that every arm has within 1 % of the baseline's.
+    """
+
+    claim: str
+    source: str
+    predicted: Mapping[str, str]
+    metric: str
+    margin: float
+    equal: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.margin <= 0:
+            raise ValueError(f"margin={self.margin}: more than 0 is needed: a difference so small that it would not matter")
+        if not self.predicted:
+            raise ValueError("predicted={}: at least one arm, with what is expected of it, is needed")
+        for arm, outcome in self.predicted.items():
+            if outcome not in OUTCOMES:
+                raise ValueError(f"predicted.{arm}={outcome!r}: one of {', '.join(OUTCOMES)} is expected")
+        if not self.metric.startswith("val_") and self.metric not in MEASURED:
+            raise ValueError(f"metric={self.metric}: val_... or a cost is expected; {nearest(self.metric, MEASURED)}")
+        for cost in self.equal:
+            if cost not in COSTS:
+                raise ValueError(f"equal: {cost} is none of {', '.join(COSTS)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How each arm's learning rate is found before the arms are compared.
+
+    rates: of optim.lr, each twice the one before; the grid grows where the best one is its first or last.
+    seeds: of the trials, none of them a seed of the study.
+    """
+
+    rates: Sequence[float]
+    seeds: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if len(self.rates) < 3 or not self.seeds:
+            raise ValueError(f"rates={list(self.rates)}, seeds={list(self.seeds)}: at least 3 rates and 1 seed are needed")
+        if any(not 1.99 * before < after < 2.01 * before for before, after in itertools.pairwise(self.rates)):
+            raise ValueError(f"rates={list(self.rates)}: numbers above 0 are expected, each twice the one before")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Which runs belong together. name: of their folder. arm: this run's given name. baseline: the arm that others are compared
+    with. slots: runs at a time; timeout: seconds after which a run counts as hung. memory: GiB that a run may need: auto = what
+    the device has, None = any."""
+
+    name: str
+    arm: str | None = None
+    baseline: str | None = None
+    question: Question | None = None
+    tuning: Tuning | None = None
+    slots: int = 1
+    timeout: float | None = None
+    memory: float | Literal["auto"] | None = "auto"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[^\s./\\][^/\\\n\r\0]{0,99}", self.name) or not self.name.isprintable():
+            raise ConfigError(f"study.name={self.name!r}: a plain folder name is expected, of at most 100 characters")
+        if isinstance(self.memory, float | int) and self.memory <= 0:
+            raise ValueError(f"memory={self.memory}: more than 0 GiB are needed, auto for what is there, or null for no limit")
+        if self.slots < 1:
+            raise ValueError(f"slots={self.slots}: at least 1 run at a time is needed")
+        if self.timeout is not None and self.timeout <= 0:
+            raise ValueError(f"timeout={self.timeout}: more than 0 seconds are needed, or null for no limit")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def of(content: Mapping[str, Any]) -> Study:
+        """From what a config or a record says. Raises ConfigError: an unknown key or a wrong value."""
+        parts = {name: content.get(name) for name in ("question", "tuning")}
+        for name, part in parts.items():
+            if part is not None and not isinstance(part, dict):
+                raise ConfigError(f"study.{name}={part!r}: its parts are expected, or null")
+        question, tuning = parts["question"], parts["tuning"]
+        return call(
+            Study,
+            {key: value for key, value in content.items() if key not in parts},
+            "study",
+            question=None if question is None else call(Question, question, "study.question"),
+            tuning=None if tuning is None else call(Tuning, tuning, "study.tuning"),
+        )

@@ -1,0 +1,154 @@
+"""Learning rates found before arms are compared: the choice, the grid that grows, and a study that does it."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runs.build.errors import ConfigError
+from runs.command import guarded
+from runs.job.study import Question, Study, Tuning
+from runs.sweep.tune import grow, smooth_minimum
+from runs.train import main
+from tests.door import runs, small, summary, write_text
+
+GRID = [0.0005 * 2**i for i in range(6)]
+
+
+def valley(rate: float, best: float = 0.0031, flat: float = 0.01) -> float:
+    """Steeper on the side of large rates, as real ones are."""
+    x = math.log2(rate / best)
+    return 3.0 + flat * x**2 * (1.6 if x > 0 else 1.0)
+
+
+def test_the_smooth_minimum_lies_between_the_points_of_the_grid() -> None:
+    chosen = smooth_minimum({rate: valley(rate) for rate in GRID})
+    assert 0.0025 < chosen < 0.0036
+    assert valley(chosen) - 3.0 < min(valley(rate) for rate in GRID) - 3.0
+
+
+def test_one_lucky_point_decides_nothing() -> None:
+    """Regret over the truth, in nats, of noisy tables: less than that of the best point, and small."""
+    draw, smooth, pointwise = np.random.default_rng(0), [], []
+    for _ in range(400):
+        best = 0.0005 * 2 ** draw.uniform(1, 4)
+        losses = {rate: valley(rate, best) + draw.normal(0, 0.004) for rate in GRID}
+        smooth.append(valley(smooth_minimum(losses), best) - 3.0)
+        pointwise.append(valley(min(losses, key=lambda rate: losses[rate]), best) - 3.0)
+    assert np.median(smooth) < 0.002
+    assert np.mean(smooth) < np.mean(pointwise)
+
+
+def test_a_grid_grows_where_the_best_lies_at_its_end() -> None:
+    falling, rising = {rate: -rate for rate in GRID}, {rate: rate for rate in GRID}
+    assert grow(falling) == GRID[-1] * 2 and grow(rising) == GRID[0] / 2
+    assert grow({rate: valley(rate) for rate in GRID}) is None
+    assert grow(dict.fromkeys(GRID, math.inf)) == GRID[0] / 2  # all diverge: smaller ones may not
+    assert grow({**{rate: valley(rate) for rate in GRID[:3]}, GRID[3]: math.inf}) is None
+    assert smooth_minimum({0.001: 3.0, 0.002: math.inf, 0.004: math.inf}) == 0.001
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"tuning": {"rates": [0.001, 0.002], "seeds": [9]}}, "at least 3 rates and 1 seed"),
+        ({"tuning": {"rates": [0.001, 0.002, 0.003], "seeds": [9]}}, "each twice the one before"),
+        ({"tuning": {"rates": [0, 0, 0], "seeds": [9]}}, "numbers above 0"),
+        ({"tuning": {"rates": [0.001, 0.002, 0.004]}}, "seeds is missing"),
+        ({"tuning": 3}, "study.tuning=3"),
+        ({"question": {"claim": "x"}}, "study.question: .* is missing"),
+        ({"question": {"margin": 0}}, "margin=0: more than 0"),
+        ({"question": {"predicted": {"a": "better"}}}, "predicted.a='better': one of lower, higher, equivalent"),
+        ({"question": {"metric": "speed"}}, "metric=speed: val_... or a cost is expected"),
+        ({"question": {"equal": ["money"]}}, "equal: money is none of"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_told(part: dict[str, object], message: str) -> None:
+    whole = {"claim": "x", "source": "y", "predicted": {"a": "lower"}, "metric": "val_loss", "margin": 0.01}
+    if isinstance(question := part.get("question"), dict) and question != {"claim": "x"}:
+        part = {"question": {**whole, **question}}
+    with pytest.raises(ConfigError, match=message):
+        Study.of({"name": "s", **part})
+
+
+def test_a_plan_is_recorded_as_it_was_said() -> None:
+    question = Question(claim="x", source="y", predicted={"a": "lower"}, metric="val_loss", margin=0.01, equal=["total_params"])
+    study = Study(name="s", question=question, tuning=Tuning(rates=[0.001, 0.002, 0.004], seeds=[9]))
+    assert Study.of(json.loads(json.dumps(study.to_json()))) == study
+
+
+PLAN = """# @package _global_
+study:
+  name: tuned
+  baseline: dense
+  arms: {dense: [], gelu: [ffn=relu]}
+  seeds: [0, 1]
+  again: 50
+  question:
+    claim: ReLU is as good as GELU
+    source: nobody
+    predicted: {gelu: equivalent}
+    metric: val_bits_per_byte
+    margin: 0.5
+    equal: [total_params]
+  tuning: {rates: [0.01, 0.02, 0.04], seeds: [100]}
+"""
+
+
+def study(plan: str, out: Path, text: Path, *words: str) -> int:
+    folder = out / "conf" / "study"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mine.yaml").write_text(plan)
+    search = f"hydra.searchpath=[file://{folder.parent}]"
+    before, sys.argv = sys.argv, ["train", "-m", search, *small(text, out, "study=mine", "train.steps=6", *words)]
+    try:
+        return guarded(main)
+    finally:
+        sys.argv = before
+
+
+def test_a_study_tunes_its_arms_and_then_compares_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text = write_text(tmp_path / "story.txt")
+    assert study(PLAN, tmp_path, text) == 0
+    said = capfd.readouterr().out
+    assert said.count("dense: optim.lr=") == 1 and said.count("gelu: optim.lr=") == 1 and "6 of 6 runs done" in said
+    configs = [json.loads((folder / "config.json").read_text()) for folder in runs(tmp_path)]
+    trials = [config for config in configs if config["study"]["name"] == "tuned-tuning"]
+    tests = [config for config in configs if config["study"]["name"] == "tuned"]
+    assert {config["seed"] for config in trials} == {100} and len(trials) >= 6
+    assert sorted((config["study"]["arm"], config["seed"]) for config in tests) == [
+        *((arm, seed) for arm in ("dense",) for seed in (0, 1)),
+        *(("dense again", seed) for seed in (50, 51)),
+        *(("gelu", seed) for seed in (0, 1)),
+    ]
+    rates = {config["study"]["arm"]: config["optim"]["lr"] for config in tests}
+    assert rates["dense"] == rates["dense again"]
+    assert all(config["study"]["question"]["claim"] == "ReLU is as good as GELU" for config in tests)
+    assert all(config["study"]["question"] is None for config in trials)
+    assert all(summary(folder)["status"] == "done" for folder in runs(tmp_path))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
+    assert study(PLAN, tmp_path, text) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{gelu: equivalent}", "{gellu: equivalent}", "did you mean gelu?"),
+        ("{gelu: equivalent}", "{dense: equivalent}", "no arm beside the baseline"),
+        ("seeds: [100]", "seeds: [1]", "1 is a seed of the study itself"),
+        ("seeds: [100]", "seeds: [51]", "51 is a seed of the study itself"),
+        ("again: 50", "again: 1", "study.again=1"),
+        ("again: 50", "again: x", "study.again=x"),
+    ],
+)
+def test_a_plan_that_contradicts_itself_is_refused(
+    old: str, new: str, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert study(PLAN.replace(old, new), tmp_path, write_text(tmp_path / "story.txt")) in (1, 2)
+    assert message in capfd.readouterr().err and not runs(tmp_path)
