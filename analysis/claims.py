@@ -98,6 +98,9 @@ def _measure(runs: pd.DataFrame, rows: list[dict[str, Any]], question: Question,
             continue
         row |= {"p": one.p, "p_equivalent": one.p_equivalent, "p_beyond": one.p_beyond}
         row |= {"verdict": one.verdict, "holds": one.holds}
+        if math.isfinite(low_bca) and (low_bca > 0 or high_bca < 0) != (one.low > 0 or one.high < 0):
+            doubt = "the bootstrap interval and the t interval do not agree about zero"
+            row["caution"] = "; ".join(filter(None, (row["caution"], doubt)))
         if one.verdict == "inconclusive":
             wanted = seeds_wanted(row["predicted"], values, question.margin, len(rows))
             row |= {"more_seeds": wanted - one.n, "why": _wanted(wanted, one.n)}

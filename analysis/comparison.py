@@ -51,6 +51,12 @@ class Comparison:
         return seeds_needed(len(self.claims) if claimed else int(self.explored["p"].notna().sum()))
 
     @property
+    def seeds(self) -> list[int]:
+        """Of all arms but the A/A controls, which may have their own."""
+        twins = self.differences.loc[self.differences["twin"].astype(bool), "arm"]
+        return sorted(self.runs.loc[~self.runs["arm"].isin(twins), "seed"].unique().tolist())
+
+    @property
     def chance(self) -> float:
         """What guessing reaches, where the metric is an accuracy and all data have one such level; else nan."""
         levels = self.runs["chance"].dropna().unique()

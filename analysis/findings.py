@@ -18,7 +18,7 @@ def findings(study: Comparison, effects: pd.DataFrame | None = None) -> list[str
     """What was explored, as sentences; every number in them stands in the tables too. effects: what each axis does, in a grid.
     Registered claims have sentences of their own (``answer``)."""
     metric, table = study.metric, study.explored
-    seeds, base = study.runs["seed"].nunique(), study.arms.to_dict("index")[study.baseline]
+    seeds, base = len(study.seeds), study.arms.to_dict("index")[study.baseline]
     name = "The baseline" if study.baseline == "baseline" else f"The baseline ({study.baseline})"
     spread = (
         f", with a standard deviation of {fixed(base['sd'], study.decimals)} over seeds" if math.isfinite(base["sd"]) else ""
@@ -86,7 +86,7 @@ def matters_more(study: Comparison, row: dict[Any, Any]) -> str:
 def cautions(study: Comparison, jitter: float = math.nan) -> list[str]:
     """The caveats of the numbers. jitter: how far a result moves from one evaluation to the next (``checkpoint_noise``)."""
     names, table, sentences = short_names(study), study.differences, list(study.asked_before)
-    seeds, compared = study.runs["seed"].nunique(), int((table["n"] > 1).sum())
+    seeds, compared = len(study.seeds), int((table["n"] > 1).sum())
     for wanted in study.runs["baseline"].dropna().unique():
         base = study.runs[study.runs["arm"] == study.baseline]
         if wanted not in (study.baseline, *base["given_name"]):

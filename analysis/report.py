@@ -70,7 +70,7 @@ def verdicts(study: Comparison, effects: pd.DataFrame, jitter: float = math.nan)
         "lower_is_better": study.metric.lower_is_better,
         "baseline": study.baseline,
         "baseline_mean": study.arms.loc[study.baseline, "mean"],
-        "seeds": sorted(study.runs["seed"].unique()),
+        "seeds": study.seeds,
         "seeds_needed": study.needed,
         "question": None if study.question is None else vars(study.question),
         "claims": study.claims.to_dict("records"),
@@ -116,7 +116,7 @@ def _page(
         name=study.runs["study"].iloc[0],
         names=short_names(study),
         ahead=non_causal_arms(study),
-        seeds=study.runs.loc[study.runs["arm"] == study.baseline, "seed"].nunique(),
+        seeds=len(study.seeds),
         facts=_facts(study.runs, study),
         asked=answer.asked(study),
         claims=answer.rows(study),
@@ -149,14 +149,13 @@ def _facts(runs: pd.DataFrame, study: Comparison) -> list[tuple[str, str]]:
         found = list(runs[column].dropna().unique()) if column in runs else []
         return digits.listed(sorted(f"{v:g}" if isinstance(v, float) else str(v)[:cut] for v in found), 4) or "not recorded"
 
-    seeds = sorted(runs["seed"].unique())
     varying = [axis for axis in choices(runs) if runs[axis].nunique(dropna=False) > 1]
     dirty = " + uncommitted changes" if (runs["git_dirty"] == True).any() else ""  # noqa: E712 (None is neither)
     return [
         ("Baseline", study.baseline),
         ("Varied", digits.listed(varying, 8) or "nothing"),
         ("Objective", values("objective")),
-        ("Seeds", digits.listed([str(seed) for seed in seeds], 8)),
+        ("Seeds", digits.listed([str(seed) for seed in study.seeds], 8)),
         (
             "Training",
             f"{values('train.steps')} steps of {values('train.batch_size')} {digits.TIMES} {values('train.seq_len')} tokens",

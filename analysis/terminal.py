@@ -14,7 +14,7 @@ from analysis.verdict import too_few
 
 def terminal_table(study: Comparison) -> str:
     """A sweep in one compact table: result, difference, speed, size, memory and the statuses of the runs."""
-    runs, seeds, names = study.runs, sorted(study.runs["seed"].unique()), short_names(study)
+    runs, seeds, names = study.runs, study.seeds, short_names(study)
     head = ["arm", study.metric.unit, "Δ vs baseline [95 %]", "verdict", "tokens/s", "params", "active", "memory", "runs"]
     rows = [_terminal_row(study, str(arm), names[str(arm)], line) for arm, line in study.arms.iterrows()]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]

@@ -88,6 +88,15 @@ def test_too_few_seeds_say_how_many_more_would_do(tmp_path: Path) -> None:
     assert math.isinf(claim(hopeless)["more_seeds"]) and "more than 1,000 seeds would be needed" in answers(hopeless)[0]
 
 
+def test_intervals_that_disagree_about_zero_are_told(tmp_path: Path) -> None:
+    runs = load(write(tmp_path, question(predicted={"rmsnorm": "lower"}), {"rmsnorm": -0.05}))
+    assert claim(compare(runs))["caution"] == ""
+    skew = pd.Series([0.0, 0.001, 0.002, 0.001, 0.0, 0.002, 0.001, 0.03])  # t [-0.004, 0.013], bootstrap [0.001, 0.019]
+    base = runs.loc[runs["arm"] == "baseline"].sort_values("seed")["val_bits_per_byte"].to_numpy()
+    runs.loc[runs["arm"] == "rmsnorm", "val_bits_per_byte"] = base + skew.to_numpy()
+    assert "do not agree about zero" in claim(compare(runs))["caution"]
+
+
 def test_what_was_not_asked_has_no_claim(tmp_path: Path) -> None:
     study = study_of(tmp_path, None, {"rmsnorm": -0.05})
     assert study.claims.empty and study.question is None and asked(study) == "" and answers(study) == []

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Patch
 from scipy import stats
 
 from analysis import RecordError, load
@@ -17,7 +19,11 @@ from analysis.axes import axis_effects
 from analysis.comparison import compare, pareto_front, short_names
 from analysis.digits import MINUS
 from analysis.findings import cautions, findings
+from analysis.metric import METRICS
+from analysis.noise import checkpoint_noise
+from analysis.plots import forest
 from analysis.sample import sign_flip_p, t_interval, welch_interval
+from analysis.style import Drawing
 from analysis.verdict import decide, holm, seeds_needed
 from tests import records
 
@@ -142,7 +148,43 @@ def test_arms_of_one_config_measure_the_noise(tmp_path: Path) -> None:
     assert study.noise["band"] == (twins["low"], twins["high"]) and twins["low"] < 0.2 < twins["high"]
     control = study.differences.set_index("arm").loc["again"]
     assert control["note"] == "the baseline's own config once more: its interval is chance alone"
-    assert study.needed == 6  # for one arm: the control is no claim
+    assert study.needed == 6 and study.seeds == [0, 1]  # for one arm, at its seeds: the control is no claim
+
+
+def test_the_band_of_chance_is_drawn_where_the_controls_say_it_is(tmp_path: Path) -> None:
+    write(tmp_path, arms("moe", seeds=6))
+    for seed, noise in enumerate(NOISE[:6]):
+        records.run(tmp_path, "again", 10 + seed, 2.001 + noise, same_as="baseline")
+    study = compare(load(tmp_path))
+    drawing = forest(study)
+    assert drawing is not None and "its own config once more" in drawing.caption
+    low, high = study.noise["band"]
+    spans = [patch.get_extents().transformed(drawing.figure.axes[0].transData.inverted()) for patch in band(drawing)]
+    assert [(span.x0, span.x1) for span in spans] == [pytest.approx((low, high))] and low < 0 < high
+
+
+def band(drawing: Drawing) -> list[Patch]:
+    return [patch for patch in drawing.figure.axes[0].patches if patch.get_facecolor() == to_rgba("#eef1f4")]
+
+
+def test_noise_between_checkpoints_by_hand() -> None:
+    steady = [3.0 - 0.1 * step for step in range(6)]
+    jagged = [2.0, 2.0, 2.1, 2.0, 2.1, 2.0]  # the last five bend by -0.2, 0.2, -0.2
+    rows = [
+        {"run": run, "status": "done", "split": "val", "step": step, "loss": value, "bits_per_byte": value}
+        for run, values in (("steady", steady), ("jagged", jagged))
+        for step, value in enumerate(values)
+    ]
+    curves = pd.DataFrame(rows)
+    assert checkpoint_noise(curves, METRICS[0]) == pytest.approx(math.sqrt(3 * 0.04 / 6 / 6))
+    assert checkpoint_noise(curves[curves["run"] == "steady"], METRICS[0]) == pytest.approx(0.0, abs=1e-12)
+    assert math.isnan(checkpoint_noise(curves[curves["step"] < 2], METRICS[0]))
+
+
+def test_the_correlation_that_pairing_gains_from(tmp_path: Path) -> None:
+    study = compare(write(tmp_path, {"baseline": {0: 2.0, 1: 2.1, 2: 2.2}, "moe": {0: 1.0, 1: 1.3, 2: 1.1}}))
+    assert study.differences["correlation"].tolist() == pytest.approx([np.corrcoef([2.0, 2.1, 2.2], [1.0, 1.3, 1.1])[0, 1]])
+    assert any("correlation 0.33" in line for line in cautions(study))
 
 
 def test_an_arm_at_the_seeds_of_the_baseline_once_more_is_a_run_of_its_own(tmp_path: Path) -> None:
