@@ -110,7 +110,9 @@ class Fit:
                 gaps.setdefault(twin, []).append(value - self.values[twin, seed])
         over = [float(np.mean(found)) for found in gaps.values()]
         ends = {"contexts": len(over), "smallest": min(over, default=np.nan), "largest": max(over, default=np.nan)}
-        return {"axis": self.axes[place], "level": level, "base": self.levels[place][0], **ends, **self._effect(term)}
+        names = {"axis": self.axes[place], "level": level, "base": self.levels[place][0]}
+        alone = dict.fromkeys(("other_axis", "other_level", "other_base"))
+        return {**names, **alone, **ends, **self._effect(term)}
 
     def interaction(self, term: Term) -> dict[str, Any]:
         """The row of a pair of levels, with the effect of the first one beside the second."""
