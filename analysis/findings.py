@@ -1,4 +1,4 @@
-"""The findings of a study in sentences, its caveats, and its table for the terminal."""
+"""The findings of a study in sentences, and its caveats."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.compare import Comparison, Metric, non_causal_arms, short_names, thread_counts
+from analysis.comparison import Comparison, non_causal_arms, short_names
 from analysis.digits import count, delta, fixed, listed, si, signed, times
+from analysis.fairness import CONDITIONS, thread_counts
+from analysis.metric import Metric
 from analysis.verdict import too_few
 
 
 def findings(study: Comparison, effects: pd.DataFrame | None = None) -> list[str]:
-    """Findings as sentences; every number in them stands in the tables too. effects: what each axis does, in a grid."""
-    metric, table = study.metric, study.differences
-    seeds, base = study.runs["seed"].nunique(), study.arms.to_dict("index")[study.baseline]
+    """What was explored, as sentences; every number in them stands in the tables too. effects: what each axis does, in a grid.
+    Registered claims have sentences of their own (``answer``)."""
+    metric, table = study.metric, study.explored
+    seeds, base = len(study.seeds), study.arms.to_dict("index")[study.baseline]
     name = "The baseline" if study.baseline == "baseline" else f"The baseline ({study.baseline})"
     spread = (
         f", with a standard deviation of {fixed(base['sd'], study.decimals)} over seeds" if math.isfinite(base["sd"]) else ""
@@ -25,7 +28,7 @@ def findings(study: Comparison, effects: pd.DataFrame | None = None) -> list[str
         f"({si(base['tokens'])} tokens) each.",
         f"{name} reaches {_value(fixed(base['mean'], study.decimals), metric)}{spread}.",
     ]
-    fair = table[(table["reading"] != "refused") & (table["n"] > 0) & ~table["ahead"]]
+    fair = table[(table["reading"] != "refused") & (table["n"] > 0) & ~table["ahead"].astype(bool)]
     better, worse = (fair[fair["kind"] == kind] for kind in ("good", "bad"))
     unclear, waiting = fair[fair["verdict"] == "inconclusive"], fair[fair["verdict"].isna()]
     if len(better):
@@ -33,8 +36,7 @@ def findings(study: Comparison, effects: pd.DataFrame | None = None) -> list[str
     elif len(fair) > len(waiting):
         sentences.append("No arm is better than the baseline by its verdict.")
     if effects is not None and len(effects):
-        swaps = [f"{row['level']} for {row['base']} {delta(row, study.decimals)}" for row in effects.to_dict("records")]
-        sentences.append(f"Axis by axis, all else the same: {'; '.join(swaps)}.")
+        sentences += of_axes(study, effects)
         sentences.append(
             f"Of {count(len(fair), 'arm')}, {len(better)} did better and {len(worse)} worse than the baseline by their "
             f"verdicts; {len(unclear)} cannot be distinguished from it, and {len(waiting)} have too few seeds to say."
@@ -53,21 +55,45 @@ def findings(study: Comparison, effects: pd.DataFrame | None = None) -> list[str
     return sentences
 
 
-def cautions(study: Comparison) -> list[str]:
-    """The caveats of the numbers."""
-    names, table, sentences = short_names(study), study.differences, []
-    seeds, compared = study.runs["seed"].nunique(), int((table["n"] > 1).sum())
+def of_axes(study: Comparison, effects: pd.DataFrame) -> list[str]:
+    """What each option of a grid does, and which of two change each other's effect."""
+    known, lost = effects[effects["n"] > 0], effects[effects["n"] == 0]
+    main, pairs = known[known["other_axis"].isna()], known[known["other_axis"].notna()]
+    swaps = [f"{row['level']} for {row['base']} {delta(row, study.decimals)}" for row in main.to_dict("records")]
+    sentences = [f"Axis by axis, all else the same: {'; '.join(swaps)}."] if swaps else []
+    decided = pairs[pairs["verdict"].isin(["lower", "higher"])]
+    sentences += [matters_more(study, row) for row in decided.to_dict("records")]
+    if len(pairs) and decided.empty:
+        sentences.append(f"No two options change each other's effect by their verdicts ({count(len(pairs), 'pair')}).")
+    if len(lost):
+        sentences.append(f"{count(len(lost), 'effect')} cannot be told from others in this part of a grid, and has no number.")
+    return sentences
+
+
+def matters_more(study: Comparison, row: dict[Any, Any]) -> str:
+    """Whether the one swap does more beside the other one: "Under post_norm, rmsnorm for layernorm does -0.020, ..."."""
+    there, here = row["effect_there"], row["effect_there"] - row["difference"]
+    swap = f"{row['level']} for {row['base']}"
+    if not math.isfinite(there):
+        return f"Beside {row['other_level']}, {swap} does {delta(row, study.decimals)} more than beside {row['other_base']}."
+    return (
+        f"Beside {row['other_level']}, {swap} does {signed(there, study.decimals)}, and {signed(here, study.decimals)} beside "
+        f"{row['other_base']}: {delta(row, study.decimals)} apart, so it matters {'more' if abs(there) > abs(here) else 'less'}"
+        f"{'' if there * here > 0 else ', and with another sign'}."
+    )
+
+
+def cautions(study: Comparison, jitter: float = math.nan) -> list[str]:
+    """The caveats of the numbers. jitter: how far a result moves from one evaluation to the next (``checkpoint_noise``)."""
+    names, table, sentences = short_names(study), study.differences, list(study.asked_before)
+    seeds, compared = len(study.seeds), int((table["n"] > 1).sum())
     for wanted in study.runs["baseline"].dropna().unique():
         base = study.runs[study.runs["arm"] == study.baseline]
         if wanted not in (study.baseline, *base["given_name"]):
             sentences.append(
                 f"The study names {wanted} as its baseline, and no arm is called so: {study.baseline} stands for it."
             )
-    if study.noise["df"]:
-        sd, df = fixed(study.noise["sd"], study.decimals), study.noise["df"]
-        sentences.append(f"The seed alone moves a run by {sd} (pooled sd, {df} degrees of freedom).")
-    for pair in study.noise["twins"]:
-        sentences.append(f"{pair['twin']} is {pair['arm']} once more: {delta(pair, study.decimals)} of pure noise.")
+    sentences += _chance(study, jitter)
     if too_few(seeds, study.needed):
         sentences.append(f"{too_few(seeds, study.needed)}.")
     if compared >= 20:
@@ -90,7 +116,41 @@ def cautions(study: Comparison) -> list[str]:
     if study.set_aside:
         what = count(len(study.set_aside), "run")
         sentences.append(f"{what} set aside, since the record is damaged: the numbers are those of the others only.")
-    return sentences + _machines(study.runs)
+    return sentences + _unshared(study, names) + _machines(study.runs)
+
+
+def _chance(study: Comparison, jitter: float) -> list[str]:
+    """How large chance is here: over seeds, checkpoints, and arms of one config."""
+    table, sentences = study.differences, []
+    if study.noise["df"]:
+        sd, df = fixed(study.noise["sd"], study.decimals), study.noise["df"]
+        sentences.append(f"The seed alone moves a run by {sd} (pooled sd, {df} degrees of freedom).")
+    if math.isfinite(jitter):
+        moved = fixed(jitter, study.decimals)
+        sentences.append(f"From one of its last evaluations to the next a run moves by {moved}, beside its trend.")
+    together = table["correlation"].dropna()
+    if len(together):
+        ends = list(dict.fromkeys(fixed(value, 2) for value in (together.min(), together.max())))
+        sentences.append(
+            f"Over seeds, an arm moves with the baseline: correlation {' to '.join(ends)}; the nearer to 1, the more the "
+            "pairing gains."
+        )
+    if math.isfinite(study.chance):
+        sentences.append(f"Guessing reaches an accuracy of {fixed(study.chance, study.decimals)}.")
+    for pair in study.noise["twins"]:
+        sentences.append(f"{pair['twin']} is {pair['arm']} once more: {delta(pair, study.decimals)} of pure noise.")
+    return sentences
+
+
+def _unshared(study: Comparison, names: dict[str, str]) -> list[str]:
+    """What the arms do not share with the baseline though results may depend on it; machines have sentences of their own."""
+    sentences, table = [], study.differences
+    for condition in CONDITIONS:
+        found = table[table["caution"].str.contains(f"different {condition.what} (", regex=False)]
+        if len(found) and condition.column not in ("device", "threads"):
+            example = next(part for part in found["caution"].iloc[0].split("; ") if f"different {condition.what} (" in part)
+            sentences.append(f"With care: {listed([names[arm] for arm in found['arm']])}, {example}.")
+    return sentences
 
 
 def _machines(runs: pd.DataFrame) -> list[str]:
@@ -104,52 +164,6 @@ def _machines(runs: pd.DataFrame) -> list[str]:
     if runs["device"].dropna().nunique() > 1:
         sentences.append("The runs come from different devices: speeds are compared only where it was the same.")
     return sentences
-
-
-def terminal_table(study: Comparison) -> str:
-    """A sweep in one compact table: result, difference, speed, size, memory and the statuses of the runs."""
-    runs, seeds, names = study.runs, sorted(study.runs["seed"].unique()), short_names(study)
-    head = ["arm", study.metric.unit, "Δ vs baseline [95 %]", "tokens/s", "params", "active", "memory", "runs"]
-    rows = [_terminal_row(study, str(arm), names[str(arm)], line) for arm, line in study.arms.iterrows()]
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = []
-    for row in [head, *rows]:
-        cells = [cell.ljust(w) if i in (0, 7) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "─" * max(len(line) for line in lines))
-    good = "lower" if study.metric.lower_is_better else "higher"
-    title = f"{runs['study'].iloc[0]}: {study.metric.name}, {good} is better; baseline {study.baseline}; "
-    title += f"{count(len(seeds), 'seed')}: {', '.join(map(str, seeds[:12]))}{', ...' if len(seeds) > 12 else ''}"
-    notes = [note for note in [too_few(len(seeds), study.needed)] if note]
-    flagged = study.differences[(study.differences["reading"] == "refused") | study.differences["ahead"]]
-    notes += [f"{arm}: {note.split('; ')[0]}" for arm, note in zip(flagged["arm"], flagged["note"], strict=True)]
-    notes += [f"set aside: {run}: {reason}" for run, reason in study.set_aside[:10]]
-    notes += [f"set aside: {len(study.set_aside) - 10} more"] * (len(study.set_aside) > 10)
-    failed = runs[runs["error"].notna()]
-    notes += [f"{run}: {error}" for run, error in zip(failed["run"], failed["error"], strict=True)][:10]
-    return "\n".join([title, *lines, *notes])
-
-
-def outcome(line: pd.Series) -> str:
-    """3 done, 1 diverged: the statuses that occur."""
-    return ", ".join(f"{line[status]} {status}" for status in ("done", "diverged", "failed", "unfinished") if line[status])
-
-
-def _terminal_row(study: Comparison, arm: str, name: str, line: pd.Series) -> list[str]:
-    against = "baseline"
-    for row in study.differences[study.differences["arm"] == arm].to_dict("records"):
-        against = "refused" if row["reading"] == "refused" else delta(row, study.decimals)
-    spread = f" ± {fixed(line['sd'], study.decimals)}" if math.isfinite(line["sd"]) else ""
-    return [
-        name if len(name) <= 48 else name[:47] + "…",
-        fixed(line["mean"], study.decimals) + spread,
-        against,
-        si(line["tokens_per_s"]),
-        si(line["total_params"]),
-        si(line["active_params"]),
-        si(line["peak_memory_bytes"], "B"),
-        outcome(line),
-    ]
 
 
 def _against_baseline(row: dict[Any, Any], study: Comparison) -> str:

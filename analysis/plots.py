@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.compare import Comparison, short_names
+from analysis.comparison import Comparison, short_names
 from analysis.digits import delta, percent, signed, times
 from analysis.style import BLACK, BLUE, GREY, MOST_ROWS, VERMILLION, WIDTH, Drawing, label_room, short, styled
 
@@ -41,8 +41,9 @@ def forest(study: Comparison) -> Drawing | None:
     ]
     figure, ax = _rows([short(names[arm]) for arm in table["arm"]], columns)
     _intervals(ax, table.to_dict("records"), list(table["kind"]), seeds)
-    if study.noise["df"]:
-        ax.axvspan(-study.noise["sd"], study.noise["sd"], color="#eef1f4", zorder=0, lw=0)
+    band = study.noise["band"] or (-study.noise["sd"], study.noise["sd"])
+    if math.isfinite(band[0]):
+        ax.axvspan(*band, color="#eef1f4", zorder=0, lw=0)
     ax.set_xlabel(f"{study.metric.name}, difference from {short(names[study.baseline])} at the same seed ({_better(study)})")
     data = table[["arm", "n", "difference", "low", "high", "p", "p_holm", "verdict", "refused"]]
     data = data.join(table[["tokens_per_s_ratio", "total_params_percent", "active_params_percent"]])
@@ -52,7 +53,9 @@ def forest(study: Comparison) -> Drawing | None:
         f"orange squares worse by their verdict ({study.needed} seeds are needed); hollow diamonds have none, or one that "
         "leaves it open; those with † are not compared."
     )
-    if study.noise["df"]:
+    if study.noise["band"]:
+        caption += " Grey band: the interval between the baseline and its own config once more, which is chance alone."
+    elif study.noise["df"]:
         caption += " Grey band: one standard deviation of a single run over seeds, the size of chance."
     if len(study.differences) > MOST_ROWS:
         caption += f" The best and the worst {MOST_ROWS // 2} of {len(study.differences)} arms."
@@ -64,6 +67,7 @@ def forest(study: Comparison) -> Drawing | None:
 @styled
 def axis_plot(study: Comparison, effects: pd.DataFrame) -> Drawing | None:
     """In a grid: each option against the baseline's, everything else the same, averaged over all the rest."""
+    effects = effects[effects["other_axis"].isna() & (effects["n"] > 0)]
     if effects.empty:
         return None
     rows, decimals = effects.to_dict("records"), study.decimals
@@ -80,7 +84,7 @@ def axis_plot(study: Comparison, effects: pd.DataFrame) -> Drawing | None:
     ax.set_xlabel(f"{study.metric.name}, change from one option alone ({_better(study)})")
     caption = (
         "One option swapped for another with all other choices and the seed the same, averaged over every setting of the other "
-        "axes and then over seeds. Blue is better and orange worse by the verdict, corrected for the number of options. Small "
+        "axes and then over seeds. Blue is better and orange worse by the verdict, corrected for the number of effects. Small "
         "dots: the settings in which it did least and most; far apart, the axes interact."
     )
     summary = "; ".join(f"{name} {text}" for name, text in zip(labels, intervals, strict=True))

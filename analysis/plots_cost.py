@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.compare import Comparison, comparable_speeds, pareto_front, short_names, speed_conditions
+from analysis.comparison import Comparison, pareto_front, short_names
 from analysis.digits import si
+from analysis.fairness import comparable_speeds, speed_conditions
 from analysis.style import (
     BLUE,
     GREY,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.compare import Comparison, short_names
+from analysis.comparison import Comparison, short_names
 from analysis.digits import TIMES, fixed
 from analysis.style import BLACK, VERMILLION, WIDTH, Drawing, Mark, fence, label_ends, marks, quantity_axis, styled
 
@@ -32,6 +34,11 @@ def curves(study: Comparison, rows: pd.DataFrame) -> Drawing | None:
             _line(ax, drawn[drawn["arm"] == arm], quantity, found[arm])
         quantity_axis(ax, label, drawn[quantity])
     _focus(panels[0], drawn)
+    if math.isfinite(study.chance):
+        for ax in panels:
+            ax.axhline(study.chance, color=BLACK, lw=1, ls=(0, (1, 3)))
+        low, high = panels[0].get_ylim()
+        panels[0].set_ylim(min(low, study.chance - 0.04 * (high - study.chance)), high)
     top = panels[0].get_ylim()[1]  # what ends above the picture is marked at its upper edge
     for _, run in diverged.groupby("run"):
         for ax, quantity in zip(panels, QUANTITIES, strict=True):
@@ -45,6 +52,8 @@ def curves(study: Comparison, rows: pd.DataFrame) -> Drawing | None:
         "The same runs three times: at equal tokens the data is equal, at equal FLOPs the arithmetic, at equal seconds the "
         "wall clock (evaluation excluded). Lines are means over seeds, bands their range."
     )
+    if math.isfinite(study.chance):
+        caption += f" Dotted: chance, {fixed(study.chance, study.decimals)}."
     if len(diverged):
         caption += f" {TIMES} marks where a run diverged."
     if not all(found[arm].named for arm in arms):
@@ -67,6 +76,8 @@ def gaps(study: Comparison, rows: pd.DataFrame) -> Drawing | None:
     for arm in sorted(data["arm"].unique(), key=lambda arm: found[arm].named):
         _line(ax, data[data["arm"] == arm], "step", found[arm])
     ax.axhline(0, color=BLACK, lw=1.2)
+    if study.noise["band"]:
+        ax.axhspan(*study.noise["band"], color="#eef1f4", zorder=0, lw=0)
     low, high = fence(data.loc[data["step"] >= 0.2 * data["step"].max(), "mean"])
     low, high = min(0.0, low), max(0.0, high)
     room = 0.6 * (high - low) or 1.0  # for the bands, which may be cut; the means must stay apart
@@ -79,6 +90,8 @@ def gaps(study: Comparison, rows: pd.DataFrame) -> Drawing | None:
         "Mean same-seed difference from the baseline at each evaluation, with the range over seeds; where lines cross, the "
         "ranking depends on the budget."
     )
+    if study.noise["band"]:
+        caption += " Grey band: the baseline against its own config once more, at the end: chance alone."
     alt = f"Difference in {study.metric.name} from {study.baseline} over training, for {data['arm'].nunique()} arms."
     return Drawing("gaps", "The difference over training", caption, alt, data, figure)
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from analysis.compare import Comparison, short_names
+from analysis.comparison import Comparison, short_names
 from analysis.digits import TIMES
 from analysis.style import HEAT, INK, WIDTH, Drawing, label_ends, layer_names, marks, short, styled
 

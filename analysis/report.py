@@ -14,13 +14,16 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from analysis import digits, findings, plots, plots_cost, plots_curves, plots_moe
+from analysis import answer, digits, findings, plots, plots_cost, plots_curves, plots_moe
 from analysis.axes import axis_effects
-from analysis.compare import MATCHED, Comparison, compare, non_causal_arms, short_names, thread_counts
-from analysis.findings import terminal_table
+from analysis.comparison import Comparison, compare, non_causal_arms, short_names
+from analysis.fairness import thread_counts
 from analysis.load import choices, read
+from analysis.metric import MATCHED
+from analysis.noise import checkpoint_noise
 from analysis.spreadsheet import csv
 from analysis.style import Drawing
+from analysis.terminal import outcome, terminal_table
 from runs.job.record import RecordError, named
 
 __all__ = ["build", "main", "terminal_table"]
@@ -39,16 +42,17 @@ def build(path: str | Path, baseline: str | None = None) -> tuple[Path, Comparis
     }:
         raise RecordError(f"{path}: a report is about one study; give the folder that holds its runs ({min(folders)})")
     effects = axis_effects(study)
+    jitter = checkpoint_noise(records.curves, study.metric)
     sections = _figures(study, effects, records.curves, records.routing)
     figures = {
         name: content for drawings in sections.values() for drawing in drawings for name, content in drawing.files().items()
     }
     target = folders.pop() / "report"
-    verdicts_text = json.dumps(verdicts(study, effects), indent=2, allow_nan=False) + "\n"
+    verdicts_text = json.dumps(verdicts(study, effects, jitter), indent=2, allow_nan=False) + "\n"
     files = {f"figures/{name}": content for name, content in figures.items()}
     files |= {"runs.csv": csv(records.runs.drop(columns="folder")), "curves.csv": csv(records.curves)}
     files |= {"routing.csv": csv(records.routing)} if len(records.routing) else {}
-    files |= {"verdicts.json": verdicts_text.encode(), "index.html": _page(study, effects, sections, figures).encode()}
+    files |= {"verdicts.json": verdicts_text.encode(), "index.html": _page(study, effects, jitter, sections, figures).encode()}
     _refuse_links(target, target / "figures", *(target / name for name in files))
     for name, content in files.items():
         _write(target / name, content)
@@ -58,7 +62,7 @@ def build(path: str | Path, baseline: str | None = None) -> tuple[Path, Comparis
     return target / "index.html", study
 
 
-def verdicts(study: Comparison, effects: pd.DataFrame) -> dict[str, Any]:
+def verdicts(study: Comparison, effects: pd.DataFrame, jitter: float = math.nan) -> dict[str, Any]:
     """The paired comparisons for other programs; unknown values are null, as is a verdict for want of seeds."""
     content = {
         "study": study.runs["study"].iloc[0],
@@ -66,9 +70,11 @@ def verdicts(study: Comparison, effects: pd.DataFrame) -> dict[str, Any]:
         "lower_is_better": study.metric.lower_is_better,
         "baseline": study.baseline,
         "baseline_mean": study.arms.loc[study.baseline, "mean"],
-        "seeds": sorted(study.runs["seed"].unique()),
+        "seeds": study.seeds,
         "seeds_needed": study.needed,
-        "noise": study.noise,
+        "question": None if study.question is None else vars(study.question),
+        "claims": study.claims.to_dict("records"),
+        "noise": study.noise | {"checkpoint_sd": jitter},
         "set_aside": [run._asdict() for run in study.set_aside],
         "comparisons": study.differences.to_dict("records"),
         "axes": effects.to_dict("records"),
@@ -90,13 +96,15 @@ def _figures(study: Comparison, effects: pd.DataFrame, curves: pd.DataFrame, rou
     return {name: [drawing for drawing in drawings if drawing is not None] for name, drawings in sections.items()}
 
 
-def _page(study: Comparison, effects: pd.DataFrame, sections: dict[str, list[Drawing]], files: dict[str, bytes]) -> str:
+def _page(
+    study: Comparison, effects: pd.DataFrame, jitter: float, sections: dict[str, list[Drawing]], files: dict[str, bytes]
+) -> str:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     pages = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     shown = [digits.fixed, digits.si, digits.signed, digits.percent, digits.times, digits.interval, digits.three, digits.count]
-    pages.filters.update({function.__name__: function for function in [*shown, findings.outcome]})
+    pages.filters.update({function.__name__: function for function in [*shown, outcome]})
     images = {
         name: "data:image/svg+xml;base64," + base64.b64encode(files[f"{name}.svg"]).decode()
         for name in _drawing_names(sections)
@@ -108,10 +116,13 @@ def _page(study: Comparison, effects: pd.DataFrame, sections: dict[str, list[Dra
         name=study.runs["study"].iloc[0],
         names=short_names(study),
         ahead=non_causal_arms(study),
-        seeds=study.runs["seed"].nunique(),
+        seeds=len(study.seeds),
         facts=_facts(study.runs, study),
+        asked=answer.asked(study),
+        claims=answer.rows(study),
         findings=findings.findings(study, effects),
-        cautions=findings.cautions(study),
+        cautions=findings.cautions(study, jitter),
+        interactions=effects[effects["other_axis"].notna() | (effects["n"] == 0)].to_dict("records"),
         arms=[(arm, line, differences.get(arm)) for arm, line in study.arms.iterrows()],
         matched=MATCHED,
         notes=notes,
@@ -138,14 +149,13 @@ def _facts(runs: pd.DataFrame, study: Comparison) -> list[tuple[str, str]]:
         found = list(runs[column].dropna().unique()) if column in runs else []
         return digits.listed(sorted(f"{v:g}" if isinstance(v, float) else str(v)[:cut] for v in found), 4) or "not recorded"
 
-    seeds = sorted(runs["seed"].unique())
     varying = [axis for axis in choices(runs) if runs[axis].nunique(dropna=False) > 1]
     dirty = " + uncommitted changes" if (runs["git_dirty"] == True).any() else ""  # noqa: E712 (None is neither)
     return [
         ("Baseline", study.baseline),
         ("Varied", digits.listed(varying, 8) or "nothing"),
         ("Objective", values("objective")),
-        ("Seeds", digits.listed([str(seed) for seed in seeds], 8)),
+        ("Seeds", digits.listed([str(seed) for seed in study.seeds], 8)),
         (
             "Training",
             f"{values('train.steps')} steps of {values('train.batch_size')} {digits.TIMES} {values('train.seq_len')} tokens",

@@ -27,6 +27,9 @@ OWN = (
     "error",
     "causal",
     "tokens",
+    "eval_tokens",
+    "chance",
+    "question",
     *COSTS,
     *SPEEDS,
     *MACHINE,
@@ -34,6 +37,7 @@ OWN = (
 NOT_SETTINGS = ("schema", "label", "arm_hash", "identity", "seed", "out", "study", "choices", "model")  # of config.json
 STEP = ("loss", "bits_per_byte", "accuracy", "lr", "grad_norm", "tokens", "seconds", "flops", "tokens_per_s")
 ROUTING = ("entropy", "dropped", "dead")
+SIDES = ("lower", "higher", "equivalent")
 HUGE = 1e100  # no number of a run comes near, and its square is still a number
 
 
@@ -75,6 +79,7 @@ def _row(folder: Path, found: Record) -> dict[str, Any]:
         "baseline": study.take("baseline", _text_or_none),
         "config": config.take("arm_hash", _text),
         "identity": config.take("identity", _text),
+        "question": _question(study),
         "seed": config.take("seed", _count),
         "status": found.status,
         "error": summary.take("error", _text_or_none),
@@ -85,7 +90,8 @@ def _row(folder: Path, found: Record) -> dict[str, Any]:
     row |= dict.fromkeys((*COSTS, *SPEEDS), math.nan)
     row |= {name: cost.take(name, _number) for name in cost.content if name in COSTS or name in SPEEDS}
     row |= {name: metrics.take(name, _number) for name in metrics.content if name.startswith("val_")}
-    row |= {"causal": summary.take("causal", _flag), "tokens": tokens}
+    row |= {"causal": summary.take("causal", _flag), "tokens": tokens, "eval_tokens": _eval_tokens(train)}
+    row["chance"] = env.take("chance", _number)
     row |= {name: env.take(name, _flag if name == "git_dirty" else _text_or_none) for name in MACHINE if name != "threads"}
     row["threads"] = _threads(env)
     parts = {name: value for name, value in config.content.items() if name not in NOT_SETTINGS}
@@ -99,6 +105,28 @@ def _threads(env: Part) -> str | None:
     sessions = [env, *(Part(env.file, session) for session in env.take("earlier", _objects))]
     counts = {session.take("threads", _count) for session in sessions if session.content.get("threads") is not None}
     return ", ".join(map(str, sorted(counts))) or None
+
+
+def _eval_tokens(train: Part) -> float:
+    """Held-out tokens of each evaluation: eval_batches x batch_size x seq_len; nan where the first was not recorded."""
+    batches = train.take("eval_batches", _number)
+    return batches * train.take("batch_size", _count) * train.take("seq_len", _count)
+
+
+def _question(study: Part) -> str | None:
+    """What the study registered, as JSON text: a dictionary in a cell breaks groupby and nunique."""
+    if study.take("question", _object_or_none) is None:
+        return None
+    asked = study.part("question")
+    kinds: dict[str, Callable[[Any], Any]] = {
+        "claim": _text,
+        "source": _text_or_none,
+        "predicted": _predictions,
+        "metric": _text,
+        "margin": _number,
+    }
+    found = {name: asked.take(name, kind) for name, kind in kinds.items()}
+    return json.dumps(found | {"equal": asked.take("equal", _texts)})
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -172,6 +200,18 @@ def _text_or_none(value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
         raise TypeError("text or null")
     return value
+
+
+def _predictions(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(side, str) and side in SIDES for side in value.values()):
+        raise TypeError(f"an arm with one of {', '.join(SIDES)} for each claim")
+    return {printable(arm): side for arm, side in value.items()}
+
+
+def _texts(value: Any) -> list[str]:
+    if value is not None and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+        raise TypeError("a list of texts or null")
+    return value or []
 
 
 def _object_or_none(value: Any) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from matplotlib.ticker import Formatter, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from analysis import digits
-from analysis.compare import Comparison
+from analysis.comparison import Comparison
 from analysis.spreadsheet import csv
 
 # Okabe and Ito's colours, by value since old matplotlibs lack the name; their yellow is left out: too faint for a line on white

@@ -46,9 +46,18 @@ ARMS = {
 
 
 def config(
-    arm: str | None, seed: int, choices: dict[str, str], *, study: str = "demo", label: str = "", **train: Any
+    arm: str | None,
+    seed: int,
+    choices: dict[str, str],
+    *,
+    study: str = "demo",
+    label: str = "",
+    same_as: str | None = None,
+    question: dict[str, Any] | None = None,
+    **train: Any,
 ) -> dict[str, Any]:
-    """A config.json as a run leaves it: nested, with lists, nulls, and a key that follows the seed."""
+    """A config.json as a run leaves it: nested, with lists, nulls, and a key that follows the seed. same_as: the arm whose
+    config this one is once more, under another name; else every name is a config of its own."""
     chosen = BASE | REST | choices
     moe = {"n_experts": 8, "top_k": 2} if chosen["ffn"].startswith("moe") else {}
     own = {key: value for key, value in train.items() if key not in ("log_every", "checkpoint_every")}
@@ -56,8 +65,8 @@ def config(
     return {
         "schema": record.SCHEMA,
         "label": label,
-        "arm_hash": _hash([chosen, own]),
-        "identity": _hash([chosen, own, label, seed]),
+        "arm_hash": _hash([chosen, own, same_as or label]),
+        "identity": _hash([chosen, own, same_as or label, seed]),
         "seed": seed,
         "out": "runs/out",
         "causal": True,
@@ -68,7 +77,7 @@ def config(
         "ffn": {"_target_": f"arch.{chosen['ffn']}", "d_model": 96} | moe,
         "mixer": {"_target_": f"arch.{chosen['mixer']}", "n_heads": 4},
         "data": {"_target_": "runs.data.PythonSource", "seed": seed, "roots": []},
-        "study": {"name": study, "arm": arm, "baseline": "baseline" if arm else None},
+        "study": {"name": study, "arm": arm, "baseline": "baseline" if arm else None, "question": question},
         "choices": chosen,
     }
 
@@ -113,12 +122,10 @@ def summary(status: str = "done", **metrics: float | None) -> dict[str, Any]:
     return {"status": status, "error": None, "causal": True, "metrics": metrics, "cost": cost}
 
 
-def run(
-    out: Path, arm: str, seed: int, value: float | None, *, status: str = "done", choices: Any = None, **train: Any
-) -> Path:
+def run(out: Path, arm: str, seed: int, value: float | None, *, status: str = "done", choices: Any = None, **rest: Any) -> Path:
     """The smallest run of a study with one number in it."""
     folder = out / "demo" / f"{arm}-s{seed}-{len(list((out / 'demo').glob('*'))) if (out / 'demo').exists() else 0:08x}"
-    write_run(folder, config(arm, seed, choices or {}, **train), summary(status, val_bits_per_byte=value), [])
+    write_run(folder, config(arm, seed, choices or {}, **rest), summary(status, val_bits_per_byte=value), [])
     return folder
 
 

@@ -10,13 +10,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Patch
 from scipy import stats
 
 from analysis import RecordError, load
 from analysis.axes import axis_effects
-from analysis.compare import compare, pareto_front, short_names, sign_flip_p, t_interval, welch_interval
+from analysis.comparison import compare, pareto_front, short_names
 from analysis.digits import MINUS
 from analysis.findings import cautions, findings
+from analysis.metric import METRICS
+from analysis.noise import checkpoint_noise
+from analysis.plots import forest
+from analysis.sample import sign_flip_p, t_interval, welch_interval
+from analysis.style import Drawing
 from analysis.verdict import decide, holm, seeds_needed
 from tests import records
 
@@ -63,7 +70,7 @@ def test_sign_flip_p_is_the_count_over_all_patterns() -> None:
 
 def test_sign_flip_p_knows_its_limits() -> None:
     assert sign_flip_p(np.full(24, 0.1)) == 2 / 2**24
-    assert math.isnan(sign_flip_p(np.array([]))) and math.isnan(sign_flip_p(np.ones(41)))
+    assert math.isnan(sign_flip_p(np.array([]))) and sign_flip_p(np.ones(41)) == 0.0
 
 
 def test_holm_by_hand() -> None:
@@ -132,12 +139,62 @@ def test_spread_over_seeds_and_noise_floor_by_hand(tmp_path: Path) -> None:
 
 
 def test_arms_of_one_config_measure_the_noise(tmp_path: Path) -> None:
-    runs = write(tmp_path, {"baseline": {0: 2.0, 1: 2.2}, "again": {10: 2.1, 11: 2.5}})
-    study = compare(runs)
+    write(tmp_path, {"baseline": {0: 2.0, 1: 2.2}, "moe": {0: 1.9, 1: 2.0}})
+    for seed, value in ((10, 2.1), (11, 2.5)):
+        records.run(tmp_path, "again", seed, value, same_as="baseline")
+    study = compare(load(tmp_path))
     (twins,) = study.noise["twins"]
-    assert (twins["arm"], twins["twin"], twins["difference"]) == ("again", "baseline", pytest.approx(-0.2))
-    assert twins["low"] < -0.2 < twins["high"]
-    assert study.differences["note"].tolist() == ["no seed that both this arm and the baseline finished"]
+    assert (twins["arm"], twins["twin"], twins["difference"]) == ("baseline", "again", pytest.approx(0.2))
+    assert study.noise["band"] == (twins["low"], twins["high"]) and twins["low"] < 0.2 < twins["high"]
+    control = study.differences.set_index("arm").loc["again"]
+    assert control["note"] == "the baseline's own config once more: its interval is chance alone"
+    assert study.needed == 6 and study.seeds == [0, 1]  # for one arm, at its seeds: the control is no claim
+
+
+def test_the_band_of_chance_is_drawn_where_the_controls_say_it_is(tmp_path: Path) -> None:
+    write(tmp_path, arms("moe", seeds=6))
+    for seed, noise in enumerate(NOISE[:6]):
+        records.run(tmp_path, "again", 10 + seed, 2.001 + noise, same_as="baseline")
+    study = compare(load(tmp_path))
+    drawing = forest(study)
+    assert drawing is not None and "its own config once more" in drawing.caption
+    low, high = study.noise["band"]
+    spans = [patch.get_extents().transformed(drawing.figure.axes[0].transData.inverted()) for patch in band(drawing)]
+    assert [(span.x0, span.x1) for span in spans] == [pytest.approx((low, high))] and low < 0 < high
+
+
+def band(drawing: Drawing) -> list[Patch]:
+    return [patch for patch in drawing.figure.axes[0].patches if patch.get_facecolor() == to_rgba("#eef1f4")]
+
+
+def test_noise_between_checkpoints_by_hand() -> None:
+    steady = [3.0 - 0.1 * step for step in range(6)]
+    jagged = [2.0, 2.0, 2.1, 2.0, 2.1, 2.0]  # the last five bend by -0.2, 0.2, -0.2
+    rows = [
+        {"run": run, "status": "done", "split": "val", "step": step, "loss": value, "bits_per_byte": value}
+        for run, values in (("steady", steady), ("jagged", jagged))
+        for step, value in enumerate(values)
+    ]
+    curves = pd.DataFrame(rows)
+    assert checkpoint_noise(curves, METRICS[0]) == pytest.approx(math.sqrt(3 * 0.04 / 6 / 6))
+    assert checkpoint_noise(curves[curves["run"] == "steady"], METRICS[0]) == pytest.approx(0.0, abs=1e-12)
+    assert math.isnan(checkpoint_noise(curves[curves["step"] < 2], METRICS[0]))
+
+
+def test_the_correlation_that_pairing_gains_from(tmp_path: Path) -> None:
+    study = compare(write(tmp_path, {"baseline": {0: 2.0, 1: 2.1, 2: 2.2}, "moe": {0: 1.0, 1: 1.3, 2: 1.1}}))
+    assert study.differences["correlation"].tolist() == pytest.approx([np.corrcoef([2.0, 2.1, 2.2], [1.0, 1.3, 1.1])[0, 1]])
+    assert any("correlation 0.33" in line for line in cautions(study))
+
+
+def test_an_arm_at_the_seeds_of_the_baseline_once_more_is_a_run_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path, arms("moe", seeds=6))
+    for seed, noise in enumerate(NOISE[:6]):
+        records.run(tmp_path, "again", seed, 2.0 + noise, same_as="baseline")
+    study = compare(load(tmp_path))
+    control = study.differences.set_index("arm").loc["again"]
+    assert (control["n"], control["difference"], control["verdict"], control["twin"]) == (6, 0.0, None, True)
+    assert study.differences.set_index("arm").loc["moe", "verdict"] == "lower"  # one claim: the control is none
 
 
 NOISE = [0.00, 0.01, -0.01, 0.02, -0.02, 0.0, 0.01, -0.01, 0.0]
@@ -282,13 +339,17 @@ def test_axis_effects_of_a_grid_by_hand(tmp_path: Path) -> None:
         content = records.config(None, seed, {"ffn": ffn, "position": position}, label=f"{ffn}, {position}")
         records.write_run(tmp_path / "g" / f"{ffn}-{position}-{seed}", content, records.summary(val_bits_per_byte=value), [])
     study = compare(load(tmp_path), "dense, learned")
-    table = axis_effects(study).set_index("level")
+    effects = axis_effects(study)
+    pair = effects[effects["other_axis"].notna()].iloc[0]
+    assert (pair["level"], pair["other_level"], pair["n"], pair["difference"]) == ("moe", "rotary", 3, pytest.approx(-0.04))
+    assert pair["effect_there"] == pytest.approx(-0.23)
+    table = effects[effects["other_axis"].isna()].set_index("level")
     # moe: -0.2 alone, -0.24 with rotary, and 0.01 more each seed: seeds -0.22, -0.21, -0.20
     assert table.loc["moe", ["contexts", "n", "difference"]].tolist() == pytest.approx([2, 3, -0.21])
     assert table.loc["moe", "low"] == pytest.approx(-0.21 - 4.302653 * 0.01 / math.sqrt(3), abs=1e-6)
     assert table.loc["moe", ["smallest", "largest"]].tolist() == pytest.approx([-0.23, -0.19])
     assert table.loc["rotary", "difference"] == pytest.approx(-0.12)
-    assert table["p_holm"].tolist() == [0.5, 0.5] and table["verdict"].isna().all() and set(table["kind"]) == {"open"}
+    assert table["p_holm"].tolist() == [0.75, 0.75] and table["verdict"].isna().all() and set(table["kind"]) == {"open"}
     assert short_names(study) == {
         "dense, learned": "baseline",
         "moe, learned": "moe",

@@ -20,7 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from analysis import findings, load, load_curves, load_routing, plots, plots_cost, plots_curves, plots_moe, read, report
 from analysis.axes import axis_effects
-from analysis.compare import compare
+from analysis.comparison import compare
 from analysis.digits import MINUS, NONE, TIMES, fixed, interval, percent, si, signed, three, tick, times
 from analysis.spreadsheet import csv
 from analysis.style import Drawing, spread
