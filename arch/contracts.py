@@ -139,6 +139,7 @@ class Position(nn.Module):
     """How positions are applied. Three methods, each an identity unless the kind uses it."""
 
     longest: int | None = None  # the longest text, in tokens, that it has positions for; None = any
+    n_heads: int | None = None  # where it tells heads apart, how many there are
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
         """x: (batch, seq, d_model), positions: (batch or 1, seq) -> x with its positions added."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,7 +211,7 @@ def names_what_was_said(answer: str, words: list[str]) -> bool:
         return True
     for word in words:
         key, value = key_of(word), word.partition("=")[2]
-        parts = (word, repr(word), key, key.rpartition(".")[2], group_of(word), value.strip("'"))
+        parts = (word, repr(word), key, key.rpartition(".")[2], group_of(word), value.strip("'"), *re.findall(r"\w{3,}", value))
         if any(part and " ".join(part.split()) in answer for part in parts):
             return True
     return False

@@ -29,7 +29,8 @@ class Attention(Heads):
             pattern: which keys a query sees; None = all earlier ones.
             position: its rotation and its bias are used; None = none is applied here. score: None = scaled dot product.
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
-    Raises: ValueError: n_heads does not divide d_model; n_kv_heads does not divide n_heads; an unknown bias.
+    Raises: ValueError: n_heads does not divide d_model; n_kv_heads does not divide n_heads; an unknown bias; a position or
+            a score for another number of heads.
     """
 
     def __init__(
@@ -48,6 +49,11 @@ class Attention(Heads):
         self.pattern = Full() if pattern is None else pattern
         self.position = Position() if position is None else position
         self.score = DotProduct() if score is None else score
+        for part in (self.position, self.score):
+            if part.n_heads not in (None, n_heads):
+                raise ValueError(
+                    f"{type(part).__name__} has n_heads={part.n_heads}, and the attention n_heads={n_heads}: say one"
+                )
         self.causal = self.pattern.causal
         # A pattern that has a reach goes by the distance alone and never looks further back than this many tokens.
         self.reach: int | None = self.pattern.reach

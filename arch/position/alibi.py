@@ -24,6 +24,7 @@ class ALiBi(Position):
     def __init__(self, *, n_heads: int) -> None:
         super().__init__()
         at_least_one(n_heads=n_heads)
+        self.n_heads = n_heads
         self.slopes = Constant(slopes(n_heads))
 
     def bias(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class RelativeBias(Position):
             raise ValueError(f"max_distance is {max_distance}: more than the {exact} exact distances is needed")
         if max_distance > 2**16:
             raise ValueError(f"max_distance is {max_distance}: at most {2**16} is possible, all are laid out")
-        self.n_buckets = n_buckets
+        self.n_heads, self.n_buckets = n_heads, n_buckets
         self.max_distance = max_distance
         self.causal = causal
         self.table = nn.Parameter(torch.empty(n_buckets, n_heads))

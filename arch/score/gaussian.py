@@ -29,6 +29,7 @@ class Gaussian(Score):
         at_least_one(d_head=d_head, n_heads=n_heads)
         self.sigma = d_head**0.25 if sigma is None else sigma
         above_zero(sigma=self.sigma)
+        self.n_heads = n_heads if learned else None
         self.log_stretch = nn.Parameter(torch.empty(n_heads)) if learned else None
         self.reset_parameters()
 

@@ -44,6 +44,7 @@ class FullWidthQKNorm(DotProduct):
 
     def __init__(self, *, d_head: int, n_heads: int, n_kv_heads: int, eps: float = 1e-5, scale: float | None = None) -> None:
         super().__init__(scale=scale)
+        self.n_heads = n_heads
         self.q_norm = RMSNorm(d_model=n_heads * d_head, eps=eps)
         self.k_norm = RMSNorm(d_model=n_kv_heads * d_head, eps=eps)
 

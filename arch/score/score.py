@@ -11,6 +11,8 @@ from torch import Tensor, nn
 class Score(nn.Module):
     """Weighs the values of the keys that a query sees. Two ways in; attention calls both, in this order."""
 
+    n_heads: int | None = None  # where it tells heads apart, how many there are
+
     def normalise(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Before the rotation. q: (batch, seq, heads, d_head), k: (batch, seq, kv heads, d_head) -> the same shapes."""
         return q, k

@@ -26,7 +26,7 @@ class Sink(Score):
         super().__init__()
         at_least_one(n_heads=n_heads)
         above_zero(scale=scale)
-        self.scale = scale
+        self.scale, self.n_heads = scale, n_heads
         self.sink = nn.Parameter(torch.empty(n_heads))
         self.reset_parameters()
 
