@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ import pytest
 from runs.build.errors import ConfigError
 from runs.command import guarded
 from runs.job.study import Question, Study, Tuning
-from runs.sweep.tune import grow, smooth_minimum
+from runs.sweep.tune import grow, smooth_minimum, tuned
 from runs.train import main
 from tests.door import runs, small, summary, write_text
+from tests.lab import config
 
 GRID = [0.0005 * 2**i for i in range(6)]
 
@@ -51,6 +53,15 @@ def test_a_grid_grows_where_the_best_lies_at_its_end() -> None:
     assert grow(dict.fromkeys(GRID, math.inf)) == GRID[0] / 2  # all diverge: smaller ones may not
     assert grow({**{rate: valley(rate) for rate in GRID[:3]}, GRID[3]: math.inf}) is None
     assert smooth_minimum({0.001: 3.0, 0.002: math.inf, 0.004: math.inf}) == 0.001
+
+
+def test_a_trial_that_has_not_ended_decides_nothing_and_other_studies_stay(tmp_path: Path) -> None:
+    plain = config(f"out={tmp_path}")
+    asked = replace(plain, study=Study(name="asked", tuning=Tuning(rates=[0.001, 0.002, 0.004], seeds=[9])))
+    refused: list[ConfigError] = []
+    assert tuned([asked, plain], lambda trials: None, refused.append) == [plain]
+    (said,) = map(str, refused)
+    assert "3 trials of its learning rate have not ended, the first" in said
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,8 @@ def refuse_other_plans(study: Mapping[str, Any], arms: Mapping[str, Any], seeds:
             f"study.again={again}: what is added to the seeds to run the baseline once more, beyond the {len(seeds)} seeds "
             "that there are; it takes study.baseline, study.arms and study.seeds"
         )
+    if again is not None and f"{baseline} again" in arms:
+        raise ConfigError(f"study.again={again}: its arm is called {baseline} again, as one of study.arms is; rename that one")
     trials = tuning["seeds"] if isinstance(tuning, dict) and isinstance(tuning.get("seeds"), list) else []
     for seed in [*seeds, *(seed + again for seed in seeds if again is not None)]:
         if seed in trials:

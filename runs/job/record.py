@@ -25,8 +25,6 @@ STATUSES = ("done", "failed", "diverged", "unfinished")
 ENDED = ("done", "diverged")  # nothing is left to do
 HABITS = ("log_every", "checkpoint_every")  # train keys that change how a run is watched and saved, not what it computes
 SEAL = ',\n  "digest": "'  # what stands between the content of a file and the SHA-256 of the text before it
-
-
 COSTS = ("total_params", "active_params", "flops_per_token", "train_flops", "state_bytes")  # of summary.json, computed
 SPEEDS = ("tokens_per_s", "step_ms", "mfu", "peak_memory_bytes")  # and measured
 
@@ -114,12 +112,12 @@ def put_aside_damage(path: Path) -> list[str]:
         except RecordError as error:
             found.append(f"{error}; put aside")
             put_aside(path / name)
-    if status(path) in ENDED:
-        try:
+    try:
+        if status(path) in ENDED:
             read(path, weights=True)
-        except RecordError as error:
-            found.append(f"{error}; put aside with the summary")
-            put_aside(path / SUMMARY)
+    except RecordError as error:
+        found.append(f"{error}; put aside with the summary")
+        put_aside(path / SUMMARY)
     return found
 
 
@@ -143,6 +141,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes().decode()
         body, _, seal = text.rpartition(SEAL)
+        if not seal:
+            raise ValueError("it has no digest: it was cut, or an earlier version of this program has made it")
         whole = f"{body}\n}}"
         if seal != f'{_digest(whole)}"\n}}\n':
             raise ValueError("its text is not the one that was written")
@@ -189,11 +189,13 @@ def write_summary(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def sha256(file: Path) -> str:
+def sha256(*files: Path) -> str:
+    """Of the files' bytes, one after the other."""
     found = hashlib.sha256()
-    with open(file, "rb") as content:
-        while part := content.read(2**22):
-            found.update(part)
+    for file in files:
+        with open(file, "rb") as content:
+            while part := content.read(2**22):
+                found.update(part)
     return found.hexdigest()
 
 

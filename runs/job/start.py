@@ -6,7 +6,7 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,18 +103,9 @@ def load_start(run: Run) -> Start | None:
     if run.weights is not None:
         folder = Path(run.weights)
         ours = {n if n.startswith("heads.") else f"model.{n}": t for n, t in published.load(folder).items()}
-        return Start(f"weights={folder}", digest(sorted(file for file in folder.glob("*.safetensors") if file.is_file())), ours)
+        files = sorted(file for file in folder.glob("*.safetensors") if file.is_file())
+        return Start(f"weights={folder}", record.sha256(*files), ours)
     return None
-
-
-def digest(files: Iterable[Path]) -> str:
-    """SHA-256 of the files' bytes, one after the other."""
-    found = hashlib.sha256()
-    for path in files:
-        with open(path, "rb") as file:
-            while part := file.read(2**24):
-                found.update(part)
-    return found.hexdigest()
 
 
 class Restored(NamedTuple):

@@ -194,7 +194,9 @@ def _ending(active: Active) -> str:
         if code == NOT_RUN:
             log = folder / "log.txt"
             return f"not run: {log.read_text(errors='replace').splitlines()[-1] if log.is_file() else 'see above'}"
-        if code != 0 and code not in STOPPED:
+        if code in STOPPED:
+            return "stopped; the same command goes on from there"
+        if code != 0:
             _write_failure(active.run, active.ended or _cause(code))
         summary = record.read_json(folder / record.SUMMARY)
         value = summary["metrics"].get("val_bits_per_byte")

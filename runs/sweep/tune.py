@@ -34,7 +34,12 @@ def tuned(runs: Sequence[Run], train: Train, refuse: Callable[[ConfigError], Non
     while open_arms := [arm for arm in arms if arm not in found]:
         train(in_turn([trials(arms[arm], grids[arm]) for arm in open_arms]))
         for arm in open_arms:
-            run, losses = arms[arm], {rate: mean_loss(arms[arm], rate) for rate in grids[arm]}
+            run = arms[arm]
+            if cut := [one.folder for one in trials(run, grids[arm]) if record.status(one.folder) not in record.ENDED]:
+                found[arm] = None
+                refuse(ConfigError(f"{run.name}: {len(cut)} trials of its learning rate have not ended, the first {cut[0]}"))
+                continue
+            losses = {rate: mean_loss(run, rate) for rate in grids[arm]}
             grown, tried = grow(losses), f"{min(losses):g} to {max(losses):g}"
             if grown is not None and len(losses) < len(tuning_of(run).rates) + GROWTH:
                 grids[arm] = sorted([*losses, grown])
@@ -46,7 +51,8 @@ def tuned(runs: Sequence[Run], train: Train, refuse: Callable[[ConfigError], Non
                 edge = "" if grown is None else "; the best lies at the edge, so better ones may lie beyond"
                 print(f"{run.name}: optim.lr={best:g}, of {len(losses)} rates from {tried}{edge}", flush=True)
     rates = {arm: rate for arm, rate in found.items() if rate is not None}
-    return [at_rate(run, rates[arm_of(run)]) for run in runs if arm_of(run) in rates]
+    kept = [run for run in runs if run.study.tuning is None or arm_of(run) in rates]
+    return [run if run.study.tuning is None else at_rate(run, rates[arm_of(run)]) for run in kept]
 
 
 def in_turn(trials: Sequence[Sequence[Run]]) -> list[Run]:
@@ -79,7 +85,7 @@ def trials(run: Run, rates: Sequence[float]) -> list[Run]:
 
 
 def mean_loss(run: Run, rate: float) -> float:
-    """Over the seeds of the trials; infinite where one of them did not get to its end."""
+    """Over the seeds of the trials; infinite where one of them diverged."""
     losses = []
     for one in trials(run, [rate]):
         done = record.status(one.folder) == "done"
