@@ -34,7 +34,7 @@ def config_difference(runs: pd.DataFrame, one: str, other: str) -> list[tuple[st
     a, b = (runs[runs["arm"] == arm] for arm in (one, other))
     shared = set(a["seed"]) & set(b["seed"])
     a, b = (arm[arm["seed"].isin(shared)] if shared else arm for arm in (a, b))
-    keys = [key for key in runs.columns if key not in OWN and not key.startswith("val_")]
+    keys = [key for key in runs.columns if key not in OWN and not key.startswith(("val_", "routing_"))]
     found = [(key, _values(a[key]), _values(b[key])) for key in keys]
     return [(key, before, now) for key, before, now in found if before != now]
 

@@ -89,7 +89,7 @@ def _row(folder: Path, found: Record) -> dict[str, Any]:
     metrics, cost = summary.part("metrics"), summary.part("cost")
     row |= dict.fromkeys((*COSTS, *SPEEDS), math.nan)
     row |= {name: cost.take(name, _number) for name in cost.content if name in COSTS or name in SPEEDS}
-    row |= {name: metrics.take(name, _number) for name in metrics.content if name.startswith("val_")}
+    row |= {name: metrics.take(name, _number) for name in metrics.content if name.startswith(("val_", "routing_"))}
     row |= {"causal": summary.take("causal", _flag), "tokens": tokens, "eval_tokens": _eval_tokens(train)}
     row["chance"] = env.take("chance", _number)
     row |= {name: env.take(name, _flag if name == "git_dirty" else _text_or_none) for name in MACHINE if name != "threads"}

@@ -191,6 +191,8 @@ def _rows(
         if "n_experts" in content["ffn"]:
             rows += [_routing(step, layer, content["ffn"]["n_experts"], noise) for layer in range(content["size"]["n_layers"])]
     metrics = {"val_bits_per_byte": bits, "val_loss": bits * math.log(2), "val_accuracy": 0.62 - bits / 20}
+    if routed := [row for row in rows if row["split"] == "routing" and row["step"] == train["steps"]]:
+        metrics |= {f"routing_{key}": sum(row[key] for row in routed) / len(routed) for key in ("entropy", "dropped", "dead")}
     cost = {"total_params": round(420_000 * arm.total), "active_params": round(params), "flops_per_token": 2 * params}
     cost |= {
         "train_flops": rows[-1].get("flops", 6 * params * train["steps"] * per_step),

@@ -33,7 +33,8 @@ def test_one_run_leaves_a_whole_record_and_a_second_call_does_nothing(text: Path
     assert {"config.yaml", "config.json", "metrics.jsonl", "summary.json", "env.json", "checkpoint"} <= names
     told = summary(path)
     assert told["status"] == "done" and told["error"] is None and told["causal"] is True
-    assert set(told["metrics"]) == {"val_loss", "val_accuracy", "val_bits_per_byte", "val_bytes_per_token"}
+    of_text, of_routers = {"loss", "accuracy", "bits_per_byte", "bytes_per_token"}, ("entropy", "dropped", "dead")
+    assert set(told["metrics"]) == {f"val_{name}" for name in of_text} | {f"routing_{name}" for name in of_routers}
     costs = {"total_params", "active_params", "flops_per_token", "train_flops", "state_bytes"}
     assert costs | {"tokens_per_s", "step_ms", "mfu", "peak_memory_bytes"} == set(told["cost"])
     assert told["cost"]["active_params"] < told["cost"]["total_params"]
@@ -41,6 +42,9 @@ def test_one_run_leaves_a_whole_record_and_a_second_call_does_nothing(text: Path
     assert len(env["data_sha256"]) == 64 and env["threads"] >= 1 and env["torch"] == torch.__version__
     rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     assert {row["split"] for row in rows} == {"train", "val", "routing"}
+    routers = [row for row in rows if row["split"] == "routing" and row["step"] == 6]
+    for name in of_routers:
+        assert told["metrics"][f"routing_{name}"] == pytest.approx(sum(row[name] for row in routers) / len(routers))
     before = {p: p.stat().st_mtime_ns for p in path.rglob("*") if p.is_file() and p.name != ".lock"}
     again = train(text, tmp_path, "ffn=moe", "train.steps=6")
     assert again.returncode == 0

@@ -133,7 +133,7 @@ def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -
         "steps": settings.steps,
         "seconds": outcome.progress.seconds,
         "tokens": outcome.progress.tokens,
-        "metrics": {f"val_{key}": record.finite(value) for key, value in outcome.metrics.items()},
+        "metrics": {f"val_{key}": record.finite(value) for key, value in outcome.metrics.items()} | routing(metrics),
         "cost": costs(task, settings.seq_len, outcome.progress, metrics, peak) | {"peak_memory_bytes": memory.bytes()},
     }
 
@@ -171,6 +171,14 @@ def costs(task: Task, seq: int, progress: Progress, metrics: Metrics, peak: floa
         "step_ms": usual(metrics, "step_ms"),
         "mfu": None if rate is None else train_flops * rate / peak,
     }
+
+
+def routing(metrics: Metrics) -> dict[str, float | None]:
+    """What the routers did in the last window of training, the mean over layers (see ``routing_rows``); empty without any."""
+    rows = [row for row in metrics.rows() if row["split"] == "routing"]
+    last = [row for row in rows if row["step"] == rows[-1]["step"]]
+    found = {f"routing_{key}": [row[key] for row in last] for key in ("entropy", "dropped", "dead") if last}
+    return {key: None if None in values else statistics.fmean(values) for key, values in found.items()}
 
 
 def compile_layers(model: nn.Module) -> None:
