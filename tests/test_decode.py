@@ -11,7 +11,8 @@ from scipy.stats import chi2
 from torch import Tensor, nn
 
 from arch.decode import generate, repetition_penalty, temperature, top_k, top_p
-from tests.lab import VOCAB, options, tiny_model
+from runs.training.decoding import decode_ms
+from tests.lab import VOCAB, options, tiny_model, tokens
 
 TABLES = ("learned",)  # positions with a longest text
 PROMPTS = [[5, 17, 3, 42, 8, 8, 60], [11], [9, 2, 33]]
@@ -261,3 +262,10 @@ def test_what_cannot_be_decoded_is_refused() -> None:
 def test_nothing_to_do_gives_nothing() -> None:
     assert together(cycle(5), []) == []
     assert together(cycle(5), [[1], [2]], 0) == [[], []]
+
+
+def test_the_speed_of_writing_is_that_of_steps_of_one_token_behind_a_whole_context() -> None:
+    model, read = tiny_model("mixer=gqa"), []
+    model.register_forward_pre_hook(lambda _, given: read.append(tuple(given[0].shape)))
+    assert decode_ms(model, tokens(3, 9), 4) > 0
+    assert read == [(3, 9), *[(3, 1)] * 4]

@@ -62,6 +62,13 @@ REFUSED = {
     "all momentum": (["optim=muon", "optim.momentum=1"], "momentum=1: from 0 to below 1"),
     "a table of all pairs": (["data=modular_addition", "data.modulus=1000000"], "modulus=1000000: at least 2 and at most"),
     "a vocabulary of everything": (["tokenizer=bpe", "tokenizer.vocab_size=4000000000"], "vocab_size=4000000000: BPE starts"),
+    "a decoder without places": (
+        ["train.decode_tokens=8", "size.max_seq=64"],
+        r"train\.decode_tokens=8: behind train\.seq_len=64 they end at 72, and .* has 64 places; take size\.max_seq=72",
+    ),
+    "an encoder that writes": (["model=encoder", "train.decode_tokens=8"], "only a causal decoder .* is of the kind Encoder"),
+    "who sees what is to be written": (["ffn=moe", "router=expert_choice", "train.decode_tokens=8"], "this model sees later"),
+    "fewer tokens than none": (["train.decode_tokens=-1"], "decode_tokens=-1: at least 0"),
     # values of another kind
     "a list for a tokenizer": (["data.tokenizer=[a,b]"], r"data\.tokenizer=\[\"a\", \"b\"\]: a Tokenizer is expected"),
     "layers by number": (["layers={1: []}"], "layers: the key 1 is no text"),

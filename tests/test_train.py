@@ -26,7 +26,8 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_one_run_leaves_a_whole_record_and_a_second_call_does_nothing(text: Path, tmp_path: Path) -> None:
-    first = train(text, tmp_path, "ffn=moe", "train.steps=6")
+    words = ("ffn=moe", "train.steps=6", "train.decode_tokens=2", "size.max_seq=34")
+    first = train(text, tmp_path, *words)
     assert first.returncode == 0, first.stderr
     (path,) = runs(tmp_path)
     names = {p.name for p in path.iterdir()}
@@ -36,7 +37,8 @@ def test_one_run_leaves_a_whole_record_and_a_second_call_does_nothing(text: Path
     of_text, of_routers = {"loss", "accuracy", "bits_per_byte", "bytes_per_token"}, ("entropy", "dropped", "dead")
     assert set(told["metrics"]) == {f"val_{name}" for name in of_text} | {f"routing_{name}" for name in of_routers}
     costs = {"total_params", "active_params", "flops_per_token", "train_flops", "state_bytes"}
-    assert costs | {"tokens_per_s", "step_ms", "mfu", "peak_memory_bytes"} == set(told["cost"])
+    assert costs | {"tokens_per_s", "step_ms", "mfu", "peak_memory_bytes", "decode_ms"} == set(told["cost"])
+    assert told["cost"]["decode_ms"] > 0
     assert told["cost"]["active_params"] < told["cost"]["total_params"]
     env = json.loads((path / "env.json").read_text())
     assert len(env["data_sha256"]) == 64 and env["threads"] >= 1 and env["torch"] == torch.__version__
@@ -46,7 +48,7 @@ def test_one_run_leaves_a_whole_record_and_a_second_call_does_nothing(text: Path
     for name in of_routers:
         assert told["metrics"][f"routing_{name}"] == pytest.approx(sum(row[name] for row in routers) / len(routers))
     before = {p: p.stat().st_mtime_ns for p in path.rglob("*") if p.is_file() and p.name != ".lock"}
-    again = train(text, tmp_path, "ffn=moe", "train.steps=6")
+    again = train(text, tmp_path, *words)
     assert again.returncode == 0
     assert before == {p: p.stat().st_mtime_ns for p in path.rglob("*") if p.is_file() and p.name != ".lock"}
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from arch import Attention, Full, Position
+from arch import Attention, Decoder, Full, Position
 from arch.init import refuse_undrawable
 
 from ..build.errors import ConfigError
@@ -45,6 +45,7 @@ def check(run: Run) -> Task:
             task = build_task(run, data)
         refuse_undrawable(task)
         refuse_longer_texts(task, seq_len)
+        refuse_other_writers(task.model, seq_len, run.settings.decode_tokens)
         first = data.batch(seed=run.seed, step=0, batch_size=1, seq_len=seq_len)
     except (TypeError, RuntimeError, IndexError, ArithmeticError) as error:
         raise ConfigError(f"this model cannot be built: {one_line(error)}") from error
@@ -119,6 +120,23 @@ def refuse_longer_texts(model: nn.Module, seq_len: int) -> None:
             raise ConfigError(
                 f"train.seq_len={seq_len}: the model's position table has {module.longest} places; take at most "
                 f"train.seq_len={module.longest}"
+            )
+
+
+def refuse_other_writers(model: nn.Module, seq_len: int, n_tokens: int) -> None:
+    """What cannot write train.decode_tokens behind a text of seq_len."""
+    if n_tokens == 0:
+        return
+    if not isinstance(model, Decoder) or not model.causal:
+        why = "sees later tokens" if isinstance(model, Decoder) else f"is of the kind {type(model).__name__}"
+        raise ConfigError(
+            f"train.decode_tokens={n_tokens}: only a causal decoder writes behind a text, and this model {why}; leave it out"
+        )
+    for module in model.modules():
+        if isinstance(module, Position) and module.longest is not None and seq_len + n_tokens > module.longest:
+            raise ConfigError(
+                f"train.decode_tokens={n_tokens}: behind train.seq_len={seq_len} they end at {seq_len + n_tokens}, and the "
+                f"model's position table has {module.longest} places; take size.max_seq={seq_len + n_tokens}"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import statistics
@@ -11,17 +12,20 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
 from torch import nn
 
+from arch import Decoder
 from arch.contracts import Block
 
 from ..build.objects import build
+from ..data.contract import Data
 from ..objective import Task
 from ..training import measure
+from ..training.decoding import decode_ms
 from ..training.device import pick_device
 from ..training.fit import Progress, fit
 from ..training.optim import Optimiser
@@ -126,6 +130,9 @@ def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -
             start=start,
         )
     metrics.sync()
+    cost = costs(task, settings.seq_len, outcome.progress, metrics, peak) | {"peak_memory_bytes": memory.bytes()}
+    if settings.decode_tokens and outcome.status == "done":
+        cost["decode_ms"] = writing_ms(task, data, run, device)
     return {
         "status": outcome.status,
         "error": outcome.error,
@@ -134,7 +141,7 @@ def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -
         "seconds": outcome.progress.seconds,
         "tokens": outcome.progress.tokens,
         "metrics": {f"val_{key}": record.finite(value) for key, value in outcome.metrics.items()} | routing(metrics),
-        "cost": costs(task, settings.seq_len, outcome.progress, metrics, peak) | {"peak_memory_bytes": memory.bytes()},
+        "cost": cost,
     }
 
 
@@ -171,6 +178,16 @@ def costs(task: Task, seq: int, progress: Progress, metrics: Metrics, peak: floa
         "step_ms": usual(metrics, "step_ms"),
         "mfu": None if rate is None else train_flops * rate / peak,
     }
+
+
+def writing_ms(task: Task, data: Data, run: Run, device: torch.device) -> float:
+    """How long the trained decoder takes for a step that writes a token behind each of a batch of held-out rows. As it is
+    used: not compiled, since every step has another length."""
+    sizes = {"batch_size": run.settings.batch_size, "seq_len": run.settings.seq_len}
+    (held_out,) = data.evaluation(n_batches=1, **sizes)
+    eager = torch.compiler.set_stance("force_eager") if run.machine.compile else contextlib.nullcontext()
+    with eager, torch.autocast(device.type, torch.bfloat16, enabled=run.machine.precision == "bf16"):
+        return decode_ms(cast(Decoder, task.model), held_out.tokens, run.settings.decode_tokens)
 
 
 def routing(metrics: Metrics) -> dict[str, float | None]:

@@ -35,7 +35,8 @@ class Settings:
 
     batch_size: sequences per step, cut into ``accumulate`` pieces. seq_len: tokens. clip: largest gradient norm, None =
     no clipping. eval_batches: held-out batches. checkpoint_every: 0 = only at the end, None = never.
-    load_balance, router_z: weights of the routers' losses.
+    load_balance, router_z: weights of the routers' losses. decode_tokens: written after training, to see how fast; the loop
+    does not read it.
     """
 
     steps: int
@@ -49,12 +50,13 @@ class Settings:
     checkpoint_every: int | None
     load_balance: float
     router_z: float
+    decode_tokens: int = 0
 
     def __post_init__(self) -> None:
         for key in ("steps", "batch_size", "seq_len", "accumulate", "log_every", "eval_every", "eval_batches"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}={getattr(self, key)}: at least 1 is needed")
-        for key in ("checkpoint_every", "load_balance", "router_z"):
+        for key in ("checkpoint_every", "load_balance", "router_z", "decode_tokens"):
             if (getattr(self, key) or 0) < 0:
                 raise ValueError(f"{key}={getattr(self, key)}: at least 0 is needed")
         if self.clip is not None and self.clip <= 0:
