@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,6 +59,7 @@ PROBES: dict[str, tuple[Probe, Solver, list[int]]] = {
     "induction": (InductionHeads(), solve_induction, [3, 64, 256]),
     "copy": (Copying(), solve_copying, [43, 64, 220]),
     "copy, longer when tested": (Copying(test_min_length=30, test_max_length=40), solve_copying, [83, 100]),
+    "copy, each a document": (Copying(test_min_length=30, test_max_length=40, documents=True), solve_copying, [83, 100]),
     "modular_addition": (ModularAddition(), solve_addition, [3, 64, 65, 66]),
 }
 CASES = [pytest.param(probe, solve, n, id=f"{name}-{n}") for name, (probe, solve, sizes) in PROBES.items() for n in sizes]
@@ -250,6 +252,16 @@ def test_copying_draws_every_length_and_tests_on_others() -> None:
     assert {len(spelled(row).split("|")[0]) - 1 for row in held_out.tokens.tolist()} == {6, 7}
     assert ((held_out.tokens == stop).sum(1) == 1).all()
     assert (held_out.tokens[:, -1] == padding).all()
+
+
+def test_copying_in_documents_trains_no_position_that_only_longer_strings_reach() -> None:
+    probe = Copying(min_length=2, max_length=4, test_min_length=6, test_max_length=7, documents=True)
+    plain, batch = (one.batch(seed=0, step=0, batch_size=50, seq_len=60) for one in (replace(probe, documents=False), probe))
+    assert torch.equal(batch.tokens, plain.tokens) and torch.equal(batch.targets, plain.targets)
+    assert batch.positions is not None and int(batch.positions.max()) == 2 * 4 + 2
+    assert torch.equal(batch.positions == 0, batch.tokens == 26)  # at each $
+    (held_out,) = probe.evaluation(n_batches=1, batch_size=50, seq_len=60)
+    assert held_out.positions is not None and int(held_out.positions.max()) == 2 * 7 + 2
 
 
 def spelled(row: list[int]) -> str:

@@ -22,6 +22,8 @@ class Copying(Probe):
     Differs: nothing.
     Args:   letters: in the alphabet. min_length, max_length: letters of a string in training.
             test_min_length, test_max_length: of a held-out one, to measure length generalisation; None: as in training.
+            documents: whether each example of a training row is a document of its own, its positions counted from 0: then no
+            position behind 2 max_length + 2 was ever trained. False: a row counts through, as in the authors' code.
     Raises: ValueError: a shortest string longer than the longest, or a row that does not hold the longest example.
     """
 
@@ -30,6 +32,7 @@ class Copying(Probe):
     max_length: int = 20
     test_min_length: int | None = None
     test_max_length: int | None = None
+    documents: bool = False
 
     def __post_init__(self) -> None:
         if self.letters < 2:
@@ -77,5 +80,5 @@ class Copying(Probe):
         signs = [which == examples, offset == 0, offset <= n, offset == n + 1, offset <= 2 * n + 1]
         row = np.select(signs, [padding, start, drawn, again, copied], default=stop)
         scored = (offset >= n + 2) & (which < examples) & (after <= seq_len + 1)
-        positions = np.where(which < examples, position, -1)[:, :-1] if held_out else None
-        return as_batch(row[:, :-1], np.where(scored, row, IGNORED)[:, 1:], positions)
+        counted = np.where(which < examples, offset, -1)[:, :-1] if held_out or self.documents else None
+        return as_batch(row[:, :-1], np.where(scored, row, IGNORED)[:, 1:], counted)
