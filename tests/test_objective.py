@@ -230,6 +230,42 @@ def test_without_pairs_nothing_is_asked_of_them() -> None:
     assert list(task.heads) == ["mlm"] and batch.labels is None
 
 
+@pytest.mark.parametrize("pairs", [True, False])
+def test_held_out_rows_are_asked_at_a_rate_of_their_own_whatever_that_of_training(pairs: bool) -> None:
+    def held_out(rate: float, own: float | None) -> Batch:
+        rows = MaskedText(Topics(), rate=rate, held_out_rate=own, pairs=pairs)
+        (batch,) = rows.evaluation(n_batches=1, batch_size=8, seq_len=43)
+        return batch
+
+    one, other, as_trained = held_out(0.4, 0.1), held_out(0.1, None), held_out(0.4, None)
+    assert torch.equal(one.tokens, other.tokens) and torch.equal(one.targets, other.targets)
+    assert (as_trained.targets != IGNORED).sum() == 4 * (one.targets != IGNORED).sum()
+
+
+def test_a_loss_at_a_rate_of_its_own_is_that_of_all_held_out_targets() -> None:
+    sizes = {"n_batches": 2, "batch_size": 8, "seq_len": 40}
+    found = []
+    for rate, own in ((0.1, 0.5), (0.5, None), (0.8, 0.5)):
+        task, data = made_task(MaskedLM(mask_rate=rate, held_out_rate=own), Topics(), "model=bert_base", "size=micro")
+        found.append(evaluate(task, data, **sizes, device=torch.device("cpu")))
+        batch = data.batch(seed=0, step=0, batch_size=4, seq_len=40)
+        assert task(batch)[""].shape[1] == (batch.targets != IGNORED).sum(1)[0] == round(rate * 37)
+    assert found[0] == found[1] == found[2]
+
+
+def test_an_encoder_of_causal_mixers_learns_hidden_tokens_from_the_left_alone() -> None:
+    words = ("model=encoder", "causal=true", "position=rotary")
+    task, data = made_task(MaskedLM(nsp_weight=0.0), Topics(), *words)
+    metrics = learnt(task, data, steps=100, lr=3e-3)
+    assert metrics["loss"] < 0.8 * math.log(LETTERS)
+    batch = data.batch(seed=0, step=0, batch_size=4, seq_len=16)
+    changed = batch._replace(tokens=torch.cat((batch.tokens[:, :8], batch.tokens[:, 8:].flip(1)), 1))
+    with torch.no_grad():
+        one, other = (task.model.eval()(rows.tokens) for rows in (batch, changed))
+    torch.testing.assert_close(one[:, :8], other[:, :8])
+    assert not torch.allclose(one[:, 8:], other[:, 8:])
+
+
 # sequence to sequence -------------------------------------------------------------------------------------------------
 
 
@@ -461,6 +497,7 @@ def test_what_a_model_sees_is_told_by_its_mixers(objective: Any, words: list[str
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: MaskedLM(held_out_rate=0.0), "held_out_rate=0.0: a share above 0 and below 1"),
         (lambda: MaskedLM(mask_rate=1.5), "mask_rate=1.5: a share above 0 and below 1"),
         (lambda: MaskedLM(nsp_weight=-1.0), "nsp_weight=-1.0: at least 0"),
         (lambda: Classification(lm_weight=-1.0), "lm_weight=-1.0: at least 0"),

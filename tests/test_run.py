@@ -23,6 +23,7 @@ from tests.lab import config
         (["stack='mha,gqa'"], ["stack='2*(mha,gqa)'"]),
         (["stack='mha,gqa'"], ["stack='mha, gqa, mha, gqa'"]),
         ([], ["train.log_every=7", "train.checkpoint_every=0", "train.decode_tokens=3"]),
+        (["model=encoder"], ["model=encoder", "objective.held_out_rate=0.15"]),  # as in training, said aloud
         ([], ["out=elsewhere", "study.name=other", "study.arm=x"]),
         ([], ["norm.bias=true"]),  # a default, said aloud
         (["ffn=dense"], ["ffn=dense", "ffn.activation=gelu"]),

@@ -99,7 +99,7 @@ class SingleSegment(WithSpecialTokens):
     def chance(self) -> float | None:
         return self.inner.chance
 
-    def insert(self, batch: Batch, rng: np.random.Generator) -> Batch:
+    def insert(self, batch: Batch, rng: np.random.Generator, *, held_out: bool) -> Batch:
         first, last = (torch.full_like(batch.tokens[:, :1], self.specials[role]) for role in ("cls", "sep"))
         tokens, positions = torch.cat((first, batch.tokens, last), dim=1), None
         if batch.positions is not None:

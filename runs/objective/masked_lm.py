@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
@@ -21,21 +21,27 @@ class MaskedLM(Objective):
     L = -mean over masked t of log p(x_t | the row) - nsp_weight * mean over rows of log p(label | the row)
 
     Paper: Devlin 2018, arXiv:1810.04805 (section 3.1). Differs: see MaskedText.
-    Args:   mask_rate: share of the tokens that are predicted. nsp_weight: of the second term; 0 = no pairs, rows are one
-            segment. eps: of the head's norm, the model's own.
+    Args:   mask_rate: share of the tokens that are predicted; held_out_rate: of those of the held-out rows, so that models
+            trained at several rates are asked the same; None = as in training. nsp_weight: of the second term; 0 = no pairs,
+            rows are one segment. eps: of the head's norm, the model's own.
     Raises: ValueError: a model that is no encoder; pairs where no mixer sees both sides; rows that are no running text;
             a rate that is no share.
     """
 
-    def __init__(self, *, mask_rate: float = 0.15, nsp_weight: float = 1.0, eps: float = 1e-5) -> None:
-        if not 0 < mask_rate < 1:
-            raise ValueError(f"mask_rate={mask_rate}: a share above 0 and below 1 is expected")
+    implied: ClassVar[Mapping[str, str]] = {"held_out_rate": "mask_rate"}  # None stands for the value of the other
+
+    def __init__(
+        self, *, mask_rate: float = 0.15, held_out_rate: float | None = None, nsp_weight: float = 1.0, eps: float = 1e-5
+    ) -> None:
+        for name, rate in (("mask_rate", mask_rate), ("held_out_rate", held_out_rate)):
+            if rate is not None and not 0 < rate < 1:
+                raise ValueError(f"{name}={rate}: a share above 0 and below 1 is expected")
         if nsp_weight < 0:
             raise ValueError(f"nsp_weight={nsp_weight}: at least 0 is expected; 0 = no pairs of segments")
-        self.mask_rate, self.nsp_weight, self.eps = mask_rate, nsp_weight, eps
+        self.mask_rate, self.held_out_rate, self.nsp_weight, self.eps = mask_rate, held_out_rate, nsp_weight, eps
 
     def data(self, data: Data, *, seq_len: int) -> Data:
-        masked = MaskedText(data, rate=self.mask_rate, pairs=self.nsp_weight > 0)
+        masked = MaskedText(data, rate=self.mask_rate, held_out_rate=self.held_out_rate, pairs=self.nsp_weight > 0)
         masked.check(seq_len=seq_len)
         if first_batch(data, seq_len=seq_len - masked.n_special).positions is not None:
             raise ValueError(
@@ -64,7 +70,8 @@ class MaskedLM(Objective):
 class Cloze(Task):
     """An encoder with a head for masked tokens and one for pairs.
 
-    Args:   count: row length -> tokens that are predicted in a row: only these get logits.
+    Args:   count: row length, and whether the row is held out -> tokens that are predicted in it: only these get logits.
+            A row is taken for held out while the task is evaluated.
     """
 
     def __init__(
@@ -73,7 +80,7 @@ class Cloze(Task):
         model: nn.Module,
         heads: dict[str, nn.Module],
         terms: dict[str, LossTerm],
-        count: Callable[[int], int],
+        count: Callable[[int, bool], int],
     ) -> None:
         super().__init__(model=model, heads=heads, terms=terms)
         self.count = count
@@ -81,7 +88,7 @@ class Cloze(Task):
     def masked(self, batch: Batch) -> Tensor:
         """Where the tokens stand that are predicted, as many in each row, so that the host need not know them. (b, k)"""
         first = (batch.targets == IGNORED).int().argsort(dim=1, stable=True)
-        return first[:, : self.count(batch.targets.shape[1])]
+        return first[:, : self.count(batch.targets.shape[1], not self.training)]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         encoder = cast(Encoder, self.model)
@@ -102,7 +109,7 @@ class Cloze(Task):
 
     def head_flops(self, seq: int) -> float:
         """The head for hidden tokens works on those alone, and its logits come from the encoder's table."""
-        hidden = self.count(seq) / seq
+        hidden = self.count(seq, False) / seq
         table = cast(Encoder, self.model).embedding.weight.numel()
         mlm = sum(p.numel() for p in self.heads["mlm"].parameters() if p.dim() > 1)
         return super().head_flops(seq) + 2 * (hidden * (mlm + table) - mlm / seq)

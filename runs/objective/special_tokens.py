@@ -34,8 +34,9 @@ class WithSpecialTokens(Data):
         self.specials = special_tokens(own, ROLES, data.vocab_size)
 
     @abstractmethod
-    def insert(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        """Rows with their special tokens. batch: (n_segments * b, n) tokens, n = seq_len - n_special."""
+    def insert(self, batch: Batch, rng: np.random.Generator, *, held_out: bool) -> Batch:
+        """Rows with their special tokens. batch: (n_segments * b, n) tokens, n = seq_len - n_special. held_out: whether it is
+        for evaluation."""
 
     @property
     def vocab_size(self) -> int:
@@ -60,9 +61,9 @@ class WithSpecialTokens(Data):
     def batch(self, *, seed: int, step: int, batch_size: int, seq_len: int) -> Batch:
         n_rows, n = batch_size * self.n_segments, seq_len - self.n_special
         batch = self.inner.batch(seed=seed, step=step, batch_size=n_rows, seq_len=n)
-        return self.insert(batch, generator(stream(seed, "marked"), step))  # the name decides the draws
+        return self.insert(batch, generator(stream(seed, "marked"), step), held_out=False)  # the name decides the draws
 
     def evaluation(self, *, n_batches: int, batch_size: int, seq_len: int) -> Iterator[Batch]:
         n_rows, n = batch_size * self.n_segments, seq_len - self.n_special
         for i, batch in enumerate(self.inner.evaluation(n_batches=n_batches, batch_size=n_rows, seq_len=n)):
-            yield self.insert(batch, generator(stream(HELD_OUT, "marked"), i))
+            yield self.insert(batch, generator(stream(HELD_OUT, "marked"), i), held_out=True)
