@@ -22,7 +22,7 @@ from .build.errors import ConfigError
 from .command import guarded, parse
 from .compose.compose import composed
 from .job.run import Run
-from .job.start import Restored, restore, vocab_size
+from .job.start import Restored, restore, run_folder, vocab_size
 from .published import folder as weights
 from .published import tokenizer_json
 from .published.family import Family, config_of, family_named, family_of_config, overrides
@@ -38,7 +38,7 @@ def export(*, run: str, to: str, family: str | None = None) -> None:
             weights that the run started from, else that of model=.
     Raises: ConfigError, RecordError: in one line, what the family does not express, or why there is nothing to write.
     """
-    restored = restore(Path(run))
+    restored = restore(run_folder(Path(run)))
     try:
         write(restored, Path(to), family=family)
     except ConfigError as error:

@@ -31,6 +31,7 @@ from .inspection.neighbours import neighbours
 from .inspection.tokens import ReadableTokens
 from .inspection.tree import tree
 from .job.check import check
+from .job.start import run_folder
 from .objective import Task
 from .trained import load
 
@@ -62,7 +63,7 @@ def look(
         for one in encode_argument(tokens, "token", token):
             print(f"\n{nearest_tokens(task.model, tokens, one, k)}")
     if text is not None:
-        save_figures(task.model, tokens, text, source, Path(out or Path(run or "") / "inspect"))
+        save_figures(task.model, tokens, text, source, Path(out or (run_folder(Path(run)) if run else Path()) / "inspect"))
     elif source is not None:
         raise ConfigError(f"source={source!r}: text= is missing, the target that goes with it")
 

@@ -15,7 +15,7 @@ from .build.errors import ConfigError
 from .build.model import build_model
 from .compose.compose import composed
 from .job.checkpoint import misfit
-from .job.start import restore
+from .job.start import restore, run_folder
 from .objective import Task
 from .published import folder as weights
 from .tokenizer import File, Tokenizer
@@ -46,7 +46,7 @@ def load(*, run: str | None, weights: str | None) -> TrainedModel:
     """Raises ConfigError, RecordError: not exactly one of them; or, in one line, what cannot be loaded and why."""
     if (run is None) == (weights is None):
         raise ConfigError("give run=FOLDER (of a run) or weights=FOLDER (in a published layout), one of them")
-    return of_run(Path(run)) if run is not None else of_weights(Path(str(weights)))
+    return of_run(run_folder(Path(run))) if run is not None else of_weights(Path(str(weights)))
 
 
 def of_run(folder: Path) -> TrainedModel:

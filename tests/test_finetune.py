@@ -22,7 +22,7 @@ from runs.job.start import load_data, read_run, restore
 from runs.published import folder as weights
 from runs.sample import main
 from runs.tokenizer import BPE
-from runs.trained import of_run
+from runs.trained import load, of_run
 from runs.training.optim import adamw, hidden_matrices, muon
 from tests.lab import config, tokens
 
@@ -95,6 +95,18 @@ def test_a_start_is_found_beside_a_search_path(base: Path, tmp_path: Path, monke
     assert searched.identity == config(*SMALL, f"run={base}").identity
     monkeypatch.chdir(base.parent)
     assert config(*SMALL, f"run={base.name}").identity == searched.identity
+
+
+def test_a_studys_folder_stands_for_the_only_run_in_it(trained: Trained) -> None:
+    base = trained(*MODEL, "study.name=base")
+    named = config(*SMALL, f"out={base.parents[1]}", "run=${out}/base")
+    assert named == config(*SMALL, f"out={base.parents[1]}", f"run={base}") and named.run == str(base)
+    assert load(run=str(base.parent), weights=None).source == f"run={base}"
+    trained(*MODEL, "study.name=base", "seed=1")
+    with pytest.raises(
+        ConfigError, match=f"run={base.parent}: 2 runs are in this folder; name one of them, such as run={base}"
+    ):
+        config(*SMALL, f"run={base.parent}")
 
 
 def test_adapters_learn_beside_a_frozen_model_and_are_all_that_is_kept(trained: Trained, base: Path) -> None:

@@ -12,7 +12,7 @@ from ..build.errors import ConfigError
 from ..build.groups import KEYS
 from ..job import record
 from ..job.run import Run
-from ..job.start import read_run, reading
+from ..job.start import read_run, reading, run_folder
 from .overrides import group_of
 
 
@@ -21,7 +21,8 @@ def inherit(config: DictConfig, words: Sequence[str]) -> Run:
 
     Raises: ConfigError: no such run; a word that says otherwise.
     """
-    folder = Path(config.run)
+    folder = run_folder(Path(config.run))
+    config.run = str(folder)
     with reading(folder):
         return _inherited(config, words, folder)
 

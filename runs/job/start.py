@@ -156,6 +156,21 @@ def _restored(folder: Path, run: Run) -> Restored:
     return Restored(run, data, task)
 
 
+def run_folder(named: Path) -> Path:
+    """The folder of the run that run=FOLDER names: a run's own, or that of a study which holds one run alone.
+
+    Raises: ConfigError: several runs, or none.
+    """
+    found = [named] if (named / record.CONFIG).is_file() else sorted(file.parent for file in named.glob(f"*/{record.CONFIG}"))
+    if not found:
+        raise ConfigError(
+            f"run={named}: there is no run (no config.json), neither there nor one folder below; give one's folder"
+        )
+    if len(found) > 1:
+        raise ConfigError(f"run={named}: {len(found)} runs are in this folder; name one of them, such as run={found[0]}")
+    return found[0]
+
+
 def read_run(folder: Path) -> Run:
     """Raises ConfigError, RecordError: no run there, or one that an earlier version made."""
     if not (folder / record.CONFIG).is_file():
