@@ -72,6 +72,21 @@ def repetition_penalty(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
+def probabilities(logits: Tensor, heat: float, k: int | None, p: float | None) -> Tensor:
+    """What a token is drawn with: softmax(top_p(top_k(logits / heat))).
+
+    Args:   heat: the temperature. k, p: None = all tokens.
+    Shape:  logits: (..., vocab_size) -> the same
+    Raises: ValueError: a setting out of range.
+    """
+    logits = temperature(logits, heat)
+    if k is not None:
+        logits = top_k(logits, k)
+    if p is not None:
+        logits = top_p(logits, p)
+    return logits.softmax(-1)
+
+
 @torch.no_grad()
 def generate(
     model: Decoder | ConditionedDecoder,
@@ -146,17 +161,11 @@ def _sampler(
             logits = repetition_penalty(logits, seen, penalty)
         if heat == 0:
             return logits.argmax(-1, keepdim=True)
-        logits = temperature(logits, heat)
-        if k is not None:
-            logits = top_k(logits, k)
-        if p is not None:
-            logits = top_p(logits, p)
-        return torch.multinomial(logits.softmax(-1), 1, generator=generator)
+        return torch.multinomial(probabilities(logits, heat, k, p), 1, generator=generator)
 
     one = torch.zeros(1, 1)  # a setting out of range is refused before the model runs
     repetition_penalty(one, one > 0, penalty)
-    top_k(one, 1 if k is None else k)
-    top_p(one, 1.0 if p is None else p)
+    probabilities(one, heat or 1.0, k, p)
     return choose
 
 

@@ -15,9 +15,10 @@ from torch.nn.functional import cross_entropy
 from arch.contracts import Memory, documents, real
 from arch.init import initialise
 from arch.mixer import CrossAttention
+from runs.data import MarkovChain
 from runs.data.contract import IGNORED, Batch, Data
 from runs.data.draws import HELD_OUT, generator
-from runs.objective import CausalLM, Classification, MaskedLM, Seq2Seq, Task
+from runs.objective import CausalLM, CausalLMDrawn, Classification, MaskedLM, Seq2Seq, Task
 from runs.objective.classification import SingleSegment
 from runs.objective.masked_text import MaskedText
 from runs.objective.pool import pooled
@@ -110,6 +111,45 @@ def learnt(task: Task, data: Data, *, steps: int, lr: float = 1e-2, accumulate: 
     )
     assert outcome.status == "done", outcome.error
     return outcome.metrics
+
+
+# what is drawn --------------------------------------------------------------------------------------------------------
+
+
+def test_the_distance_between_what_is_drawn_and_the_source_is_that_of_all_probabilities() -> None:
+    chain = MarkovChain(vocab_size=5)
+    by_hand = {
+        "as it is": (CausalLMDrawn(), lambda q: q),
+        "sharper": (CausalLMDrawn(temperature=0.5), lambda q: q**2 / (q**2).sum()),
+        "the likeliest": (CausalLMDrawn(top_k=1), lambda q: (q == q.max()).double()),
+        "the nucleus": (CausalLMDrawn(top_p=0.5), nucleus),
+    }
+    for name, (objective, change) in by_hand.items():
+        task = objective.task(model_of(config(*TINY), 7), objective.data(chain, seq_len=16))  # two tokens that never come
+        (batch,) = chain.evaluation(n_batches=1, batch_size=3, seq_len=16)
+        found = evaluate(task, chain, n_batches=1, batch_size=3, seq_len=16, device=torch.device("cpu"))
+        with torch.no_grad():
+            q = task.eval()(batch)[""].double().softmax(-1).flatten(0, 1)
+        source = np.pad(chain.transitions, ((0, 0), (0, 2)))[batch.tokens.flatten()]
+        expected = sum(float((change(row) - torch.from_numpy(p)).abs().sum()) / 2 for row, p in zip(q, source, strict=True))
+        assert found["tv"] == pytest.approx(expected / 48, rel=1e-4), name
+
+
+def nucleus(q: Tensor) -> Tensor:
+    """The fewest tokens that have half of it together."""
+    order = q.argsort(descending=True)
+    kept = order[: int((q[order].cumsum(0) < 0.5).sum()) + 1]
+    inside = torch.zeros_like(q).scatter(0, kept, q[kept])
+    return inside / inside.sum()
+
+
+def test_a_chain_that_is_learnt_is_drawn_from_best_as_it_is() -> None:
+    found = {}
+    for name, settings in {"plain": {}, "sharper": {"temperature": 0.5}}.items():
+        task, data = made_task(CausalLMDrawn(**settings), MarkovChain(vocab_size=8), "position=none")
+        found[name] = learnt(task, data, steps=60)
+    assert found["plain"]["loss"] == found["sharper"]["loss"]  # what is drawn changes no training
+    assert found["plain"]["tv"] < 0.15 < found["sharper"]["tv"]
 
 
 # masked language models -----------------------------------------------------------------------------------------------
@@ -497,6 +537,9 @@ def test_what_a_model_sees_is_told_by_its_mixers(objective: Any, words: list[str
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: CausalLMDrawn(top_k=0), "top_k=0: at least 1 token"),
+        (lambda: CausalLMDrawn(temperature=0.0), "temperature=0.0: a positive number"),
+        (lambda: CausalLMDrawn().data(Topics(), seq_len=16), "those of Topics are not: take data=markov"),
         (lambda: MaskedLM(held_out_rate=0.0), "held_out_rate=0.0: a share above 0 and below 1"),
         (lambda: MaskedLM(mask_rate=1.5), "mask_rate=1.5: a share above 0 and below 1"),
         (lambda: MaskedLM(nsp_weight=-1.0), "nsp_weight=-1.0: at least 0"),

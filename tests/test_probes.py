@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from runs.data import MQAR, Copying, InductionHeads, ModularAddition, SelectiveCopying
+from runs.data import MQAR, Copying, InductionHeads, MarkovChain, ModularAddition, SelectiveCopying
 from runs.data.contract import IGNORED
 from runs.data.draws import distinct, generator
 from runs.data.probes.probe import Probe
@@ -63,7 +63,14 @@ PROBES: dict[str, tuple[Probe, Solver, list[int]]] = {
     "modular_addition": (ModularAddition(), solve_addition, [3, 64, 65, 66]),
 }
 CASES = [pytest.param(probe, solve, n, id=f"{name}-{n}") for name, (probe, solve, sizes) in PROBES.items() for n in sizes]
-EACH = pytest.mark.parametrize("probe", [pytest.param(probe, id=name) for name, (probe, _, _) in PROBES.items()])
+WITHOUT_RULE = {"markov": MarkovChain()}  # nothing but probabilities can be known of its answers
+EACH = pytest.mark.parametrize(
+    "probe",
+    [
+        pytest.param(probe, id=name)
+        for name, probe in ({n: probe for n, (probe, _, _) in PROBES.items()} | WITHOUT_RULE).items()
+    ],
+)
 
 
 def asked(row: list[int]) -> Answers:
@@ -174,6 +181,8 @@ def test_a_row_that_is_too_short_is_refused_with_both_numbers(probe: Probe, seq_
         (lambda: Copying(letters=1), "letters=1"),
         (lambda: Copying(min_length=9, max_length=8), "min_length=9, max_length=8"),
         (lambda: Copying(test_min_length=30), "test_min_length=30, test_max_length=20"),
+        (lambda: MarkovChain(vocab_size=1), "vocab_size=1: at least 2"),
+        (lambda: MarkovChain(concentration=0.0), "concentration=0.0: at least 0.1"),
         (lambda: ModularAddition(modulus=1), "modulus=1: at least 2"),
         (lambda: ModularAddition(train_share=1.0), "train_share=1.0: 9409 of 9409 pairs"),
         (lambda: ModularAddition(train_share=0.0), "train_share=0.0: 0 of 9409 pairs"),
@@ -291,6 +300,22 @@ def test_modular_addition_makes_each_problem_a_document() -> None:
         probe.batch(seed=0, step=0, batch_size=2, seq_len=64).positions is None
         for probe in (MQAR(), InductionHeads(), Copying())
     )
+
+
+def test_a_chain_goes_on_as_its_matrix_says_from_a_stationary_start() -> None:
+    probe = MarkovChain(vocab_size=6)
+    matrix, stationary = torch.from_numpy(probe.transitions), torch.from_numpy(probe.stationary)
+    torch.testing.assert_close(matrix.sum(1), torch.ones(6, dtype=torch.float64))
+    torch.testing.assert_close(stationary @ matrix, stationary)
+    batch = probe.batch(seed=0, step=0, batch_size=4000, seq_len=10)
+    assert torch.equal(batch.tokens[:, 1:], batch.targets[:, :-1])
+    for place in (0, 9):  # as often at the start as later on
+        share = torch.bincount(batch.tokens[:, place], minlength=6) / 4000
+        assert ((share - stationary).abs() <= 4 * (stationary * (1 - stationary) / 4000) ** 0.5).all()
+    pairs = torch.bincount(6 * batch.tokens.flatten() + batch.targets.flatten(), minlength=36).view(6, 6).double()
+    n = pairs.sum(1, keepdim=True)
+    assert ((pairs / n - matrix).abs() <= 4.5 * (matrix * (1 - matrix) / n) ** 0.5 + 1 / n).all()
+    assert not np.array_equal(probe.transitions, MarkovChain(vocab_size=6, matrix_seed=1).transitions)
 
 
 @pytest.mark.parametrize(("count", "below"), [(1, 1), (3, 3), (4, 9), (5, 1000)])

@@ -4,7 +4,7 @@ from .contract import Batch, Data
 from .docstrings import Docstrings
 from .huggingface import HuggingFace
 from .packages import Packages
-from .probes import MQAR, Copying, InductionHeads, ModularAddition, SelectiveCopying
+from .probes import MQAR, Copying, InductionHeads, MarkovChain, ModularAddition, SelectiveCopying
 from .python_source import PythonSource
 from .shards import Shards
 from .text import Text
@@ -17,6 +17,7 @@ __all__ = [
     "Docstrings",
     "HuggingFace",
     "InductionHeads",
+    "MarkovChain",
     "ModularAddition",
     "Packages",
     "PythonSource",

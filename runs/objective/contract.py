@@ -53,6 +53,10 @@ class Task(nn.Module):
         """Each term's targets: (b, s), (b, k) or (b,), IGNORED where there is none; a function of the batch alone."""
         raise NotImplementedError
 
+    def measured(self, batch: Batch, logits: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Further metrics of a held-out batch, given its logits: one number each, averaged over the batches."""
+        return {}
+
     def tokens(self, batch: Batch) -> float:
         """How many tokens the model works on, padding left out; of a source and a target, the mean of both."""
         return n_real(batch.tokens, batch.positions)

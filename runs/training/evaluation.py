@@ -74,14 +74,18 @@ class Tally:
 def evaluate(
     task: Task, data: Data, *, n_batches: int, batch_size: int, seq_len: int, device: torch.device
 ) -> dict[str, float]:
-    """The metrics of every term on the held-out batches."""
+    """The metrics of every term on the held-out batches, and what else the task measures there."""
     task.eval()
     zero = torch.zeros((), dtype=torch.float64)
     tallies = {name: Tally(zero, zero) for name in task.terms}
+    further: dict[str, Tensor] = {}
     for whole in data.evaluation(n_batches=n_batches, batch_size=batch_size, seq_len=seq_len):
         ((batch, counts),) = pieces(task, whole, 1, device)
         targets, on_host = task.targets(batch), task.targets(whole)
-        for name, logits in task(batch).items():
+        outputs = task(batch)
+        for name, value in task.measured(batch, outputs).items():
+            further[name] = further.get(name, zero) + value.cpu() / n_batches
+        for name, logits in outputs.items():
             tally = tallies[name]
             tally.nats = tally.nats + summed_loss(logits, targets[name]).cpu()
             tally.correct = tally.correct + (logits.argmax(-1) == targets[name]).sum().cpu()
@@ -90,4 +94,5 @@ def evaluate(
                 tally.bytes += int(data.token_bytes[on_host[name][on_host[name] != IGNORED]].sum())
     pop_routings(task.model)
     task.train()
-    return {named(name, metric): value for name, tally in tallies.items() for metric, value in tally.metrics().items()}
+    found = {named(name, metric): value for name, tally in tallies.items() for metric, value in tally.metrics().items()}
+    return found | {name: value.item() for name, value in further.items()}

@@ -2,8 +2,9 @@
 
 from .copying import Copying
 from .induction_heads import InductionHeads
+from .markov_chain import MarkovChain
 from .modular_addition import ModularAddition
 from .mqar import MQAR
 from .selective_copying import SelectiveCopying
 
-__all__ = ["MQAR", "Copying", "InductionHeads", "ModularAddition", "SelectiveCopying"]
+__all__ = ["MQAR", "Copying", "InductionHeads", "MarkovChain", "ModularAddition", "SelectiveCopying"]
