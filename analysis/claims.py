@@ -10,49 +10,69 @@ import pandas as pd
 
 from analysis.fairness import comparable_speeds, same_seed_pairs, speed_conditions, uneven
 from analysis.metric import called, usable
-from analysis.question import Question
 from analysis.sample import bca_interval
 from analysis.verdict import MOST_SEEDS, judge, seeds_wanted
+from runs.job.question import Prediction, Question
 from runs.job.record import COSTS, SPEEDS
 
-COLUMNS = ["arm", "claim", "source", "predicted", "metric", "margin", "measured", "low", "high", "low_bca", "high_bca", "n"]
-COLUMNS += ["p", "p_equivalent", "p_beyond", "verdict", "holds", "more_seeds", "why", "caution"]
+SIDES = ("lower", "higher")
+COLUMNS = [
+    "arm",
+    "against",
+    "claim",
+    "source",
+    "predicted",
+    "metric",
+    "margin",
+    "measured",
+    "low",
+    "high",
+    "low_bca",
+    "high_bca",
+]
+COLUMNS += ["n", "p", "p_equivalent", "p_beyond", "verdict", "holds", "more_seeds", "why", "caution"]
 
 
 def judged(runs: pd.DataFrame, question: Question | None, baseline: str) -> pd.DataFrame:
-    """One row per predicted arm: arm, claim, source, predicted, metric, margin, measured, low, high, n, verdict, why ...
+    """One row per prediction: arm, against, claim, source, predicted, metric, margin, measured, low, high, n, verdict, why ...
 
-    verdict: one of four words, None where the comparison is refused; why: what stands against or behind it, in words;
-    more_seeds: how many more would do, where it is inconclusive for want of them (inf: more than 1,000).
+    measured: the difference from the arm that it is held against; where a number was predicted, the metric itself. verdict: one
+    of four words, None where the comparison is refused; why: what stands against or behind it, in words; more_seeds: how many
+    more would do, where it is inconclusive for want of them (inf: more than 1,000).
     """
     if question is None:
         return pd.DataFrame(columns=COLUMNS)
-    rows = [_row(runs, question, name, baseline) for name in question.predicted]
-    if question.metric in COSTS:
-        rows = [row if row["why"] else row | _computed(runs, row, question, baseline) for row in rows]
-    elif question.metric in runs:
-        _measure(runs, rows, question, baseline)
+    rows = [_row(runs, question, prediction, baseline) for prediction in question]
+    for row in rows:
+        if row["metric"] in COSTS and not row["why"]:
+            row.update(_computed(runs, row))
+    _measure(runs, [row for row in rows if row["metric"] not in COSTS])
     return pd.DataFrame(rows, columns=COLUMNS).astype({"verdict": object, "holds": object})
 
 
-def _row(runs: pd.DataFrame, question: Question, name: str, baseline: str) -> dict[str, Any]:
+def _row(runs: pd.DataFrame, question: Question, asked: Prediction, baseline: str) -> dict[str, Any]:
     """A claim before it is measured; with a verdict, and why, where it cannot be."""
-    arms = called(runs, name)
-    row: dict[str, Any] = {"arm": arms[0] if arms else name, "claim": question.claim, "source": question.source}
-    row |= {"predicted": question.predicted[name], "metric": question.metric, "margin": question.margin, "n": 0}
+    arms, others = called(runs, asked.arm), [baseline] if asked.against is None else called(runs, asked.against)
+    arm, other = (found[0] if found else name for found, name in ((arms, asked.arm), (others, asked.against or baseline)))
+    row: dict[str, Any] = {"arm": arm, "against": other, "claim": question.claim, "source": question.source}
+    row |= {"predicted": asked.outcome, "metric": asked.metric, "margin": asked.margin, "n": 0}
     row |= {"verdict": "inconclusive", "holds": None, "more_seeds": math.nan, "why": "", "caution": ""}
-    if len(arms) != 1:
-        row["why"] = f"{len(arms)} arms are called {name}" if arms else f"no arm called {name} has run"
-    elif arms[0] == baseline:
-        row["why"] = "it is the baseline itself"
-    elif question.metric not in runs or usable(runs, question.metric).empty:
-        row["why"] = f"no finished run has {question.metric}"
-    elif found := uneven(runs, question.equal, arms[0], baseline):
+    absolute = not isinstance(asked.outcome, str)
+    for same, name in ((arms, asked.arm), (others, asked.against)):
+        if len(same) != 1:
+            return row | {"why": f"{len(same)} arms are called {name}" if same else f"no arm called {name} has run"}
+    if arm == other and not absolute:
+        row["why"] = "it is held against itself"
+    elif asked.metric not in runs or usable(runs, asked.metric).empty:
+        row["why"] = f"no finished run has {asked.metric}"
+    elif absolute:
+        row["against"] = None
+    elif found := uneven(runs, question.equal, arm, other):
         row |= {"verdict": None, "why": f"refused: {found}"}
-    elif _looks_ahead(runs, baseline) < _looks_ahead(runs, arms[0]) and question.metric.startswith("val_"):
-        row |= {"verdict": None, "why": "refused: it sees later tokens, and the baseline does not"}
-    elif question.metric in SPEEDS and not comparable_speeds(speed_conditions(runs), arms[0], baseline):
-        row["why"] = "its runs and the baseline's had other devices or numbers of threads, which decide a speed"
+    elif _looks_ahead(runs, other) < _looks_ahead(runs, arm) and asked.metric.startswith("val_"):
+        row |= {"verdict": None, "why": "refused: it sees later tokens, and what it is held against does not"}
+    elif asked.metric in SPEEDS and not comparable_speeds(speed_conditions(runs), arm, other):
+        row["why"] = "its runs and those it is held against had other devices or numbers of threads, which decide a speed"
     return row
 
 
@@ -60,39 +80,38 @@ def _looks_ahead(runs: pd.DataFrame, arm: str) -> bool:
     return bool((runs.loc[runs["arm"] == arm, "causal"] == False).any())  # noqa: E712 (None is neither)
 
 
-def _computed(runs: pd.DataFrame, row: dict[str, Any], question: Question, baseline: str) -> dict[str, Any]:
+def _computed(runs: pd.DataFrame, row: dict[str, Any]) -> dict[str, Any]:
     """A cost that is computed has no noise: the claim holds or does not, whatever the seeds."""
-    mine, theirs = (usable(runs[runs["arm"] == arm], question.metric)[question.metric] for arm in (row["arm"], baseline))
-    if not (mine.nunique() == 1 and theirs.nunique() == 1):
-        return {
-            "why": f"the finished runs of one arm do not agree in {question.metric}" if len(mine) else "no run has finished"
-        }
-    difference = float(mine.iloc[0] - theirs.iloc[0])
+    values = []
+    for arm in filter(None, (row["arm"], row["against"])):
+        found = usable(runs[runs["arm"] == arm], row["metric"])[row["metric"]]
+        if found.nunique() != 1:
+            what = (
+                f"the finished runs of {arm} do not agree in {row['metric']}" if len(found) else f"no run of {arm} has finished"
+            )
+            return {"why": what}
+        values.append(float(found.iloc[0]))
+    n, predicted = int((runs.loc[runs["arm"] == row["arm"], "status"] == "done").sum()), row["predicted"]
+    difference = values[0] - (values[1] if isinstance(predicted, str) else predicted)
     side = "lower" if difference < 0 else "higher"
-    if abs(difference) < question.margin or not difference:
-        verdict = "equivalent"
-    else:
-        verdict = "supported" if side == row["predicted"] else "refuted"
-    holds = verdict == ("equivalent" if row["predicted"] == "equivalent" else "supported")
-    exact = {"measured": difference, "low": difference, "high": difference, "low_bca": difference, "high_bca": difference}
-    return {**exact, "n": len(mine), "verdict": verdict, "holds": holds, "why": "computed, so exact: no seeds are needed"}
+    differs = "supported" if side == predicted else "refuted"
+    verdict = "equivalent" if abs(difference) < row["margin"] else differs
+    holds = verdict == ("supported" if predicted in SIDES else "equivalent")
+    shown = difference if isinstance(predicted, str) else values[0]
+    exact = dict.fromkeys(("measured", "low", "high", "low_bca", "high_bca"), shown)
+    return {**exact, "n": n, "verdict": verdict, "holds": holds, "why": "computed, so exact: no seeds are needed"}
 
 
-def _measure(runs: pd.DataFrame, rows: list[dict[str, Any]], question: Question, baseline: str) -> None:
+def _measure(runs: pd.DataFrame, rows: list[dict[str, Any]]) -> None:
     """Judges the rows together: all that was predicted is the family that the correction is for, measured or not."""
-    pairs = same_seed_pairs(runs, question.metric, baseline)
-    samples = []
-    for row in rows:
-        mine = pairs[pairs["arm"] == row["arm"]]
-        refused = [reason for reason in mine["refused"] if reason]
-        if refused and not row["why"]:
-            row |= {"verdict": None, "why": f"refused: {refused[0]}"}
-        samples.append(np.array([]) if row["why"] else mine["difference"].to_numpy(float))
-        row["caution"] = "; ".join([*_ended(runs, row["arm"]), *dict.fromkeys(filter(None, mine["caution"]))])
-    found = judge([row["predicted"] for row in rows], samples, question.margin)
-    for row, values, one in zip(rows, samples, found, strict=True):
+    samples = [_sample(runs, row) for row in rows]
+    sides = [row["predicted"] if row["predicted"] in SIDES else "equivalent" for row in rows]
+    found = judge(sides, samples, [row["margin"] for row in rows])
+    for row, side, values, one in zip(rows, sides, samples, found, strict=True):
         low_bca, high_bca = bca_interval(values)
-        row |= {"measured": one.difference, "low": one.low, "high": one.high, "low_bca": low_bca, "high_bca": high_bca}
+        start = 0.0 if isinstance(row["predicted"], str) else row["predicted"]
+        shown = {"measured": one.difference, "low": one.low, "high": one.high, "low_bca": low_bca, "high_bca": high_bca}
+        row |= {name: start + value for name, value in shown.items()}
         row["n"] = one.n
         if row["why"]:
             continue
@@ -102,10 +121,28 @@ def _measure(runs: pd.DataFrame, rows: list[dict[str, Any]], question: Question,
             doubt = "the bootstrap interval and the t interval do not agree about zero"
             row["caution"] = "; ".join(filter(None, (row["caution"], doubt)))
         if one.verdict == "inconclusive":
-            wanted = seeds_wanted(row["predicted"], values, question.margin, len(rows))
+            wanted = seeds_wanted(side, values, row["margin"], len(rows))
             row |= {"more_seeds": wanted - one.n, "why": _wanted(wanted, one.n)}
         else:
-            row["why"] = _because(one.verdict, row["predicted"], question.margin)
+            row["why"] = _because(one.verdict, row["predicted"], row["margin"])
+
+
+def _sample(runs: pd.DataFrame, row: dict[str, Any]) -> np.ndarray:
+    """One value per seed: the difference from the other arm, or from the number that was predicted. Notes what speaks against
+    it in the row."""
+    nothing = np.array([])
+    row["caution"] = "; ".join(_ended(runs, row["arm"]))
+    if row["why"]:
+        return nothing
+    if row["against"] is None:
+        mine = usable(runs[runs["arm"] == row["arm"]], row["metric"])[row["metric"]]
+        return mine.to_numpy(float) - row["predicted"]
+    pairs = same_seed_pairs(runs[runs["arm"].isin([row["arm"], row["against"]])], row["metric"], row["against"])
+    if refused := [reason for reason in pairs["refused"] if reason]:
+        row |= {"verdict": None, "why": f"refused: {refused[0]}"}
+        return nothing
+    row["caution"] = "; ".join(filter(None, [row["caution"], *dict.fromkeys(pairs["caution"])]))
+    return pairs["difference"].to_numpy(float)
 
 
 def _ended(runs: pd.DataFrame, arm: str) -> list[str]:
@@ -120,10 +157,12 @@ def _wanted(wanted: float, n: int) -> str:
     return f"about {wanted - n:.0f} more seed{'s' * (wanted - n != 1)} would do ({wanted:.0f} in all, for 80 % power)"
 
 
-def _because(verdict: str, predicted: str, margin: float) -> str:
+def _because(verdict: str, predicted: str | float, margin: float) -> str:
+    if verdict == "equivalent" and not isinstance(predicted, str):
+        return f"within {margin:g} of the number that was predicted"
     if verdict == "equivalent":
         what = f"smaller than {margin:g}, which is the least that would matter"
         return what if predicted == "equivalent" else f"{what}, so it is not {predicted} by anything that counts"
     if verdict == "refuted":
-        return f"larger than {margin:g}" if predicted == "equivalent" else "significant on the other side"
+        return "significant on the other side" if predicted in SIDES else f"off by more than {margin:g}"
     return "significant on the side that was predicted"

@@ -16,9 +16,10 @@ from analysis.fairness import same_seed_pairs
 from analysis.load import SetAside
 from analysis.metric import MATCHED, Metric, choose_baseline, choose_metric, usable
 from analysis.noise import noise_floor
-from analysis.question import Question, registered
+from analysis.question import registered
 from analysis.verdict import seeds_needed
-from runs.job.record import SPEEDS, STATUSES, RecordError
+from runs.job.question import Question
+from runs.job.record import COSTS, SPEEDS, STATUSES, RecordError
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class Comparison:
     def needed(self) -> int:
         """Seeds for a verdict, where so many claims are made, or so many arms are explored."""
         claimed = self.differences["claimed"].any()
-        return seeds_needed(len(self.claims) if claimed else int(self.explored["p"].notna().sum()))
+        return seeds_needed(
+            int((~self.claims["metric"].isin(COSTS)).sum()) if claimed else int(self.explored["p"].notna().sum())
+        )
 
     @property
     def seeds(self) -> list[int]:
@@ -75,12 +78,11 @@ def compare(runs: pd.DataFrame, baseline: str | None = None, set_aside: Sequence
     if len(studies) > 1:
         raise RecordError(f"{len(studies)} studies lie here ({', '.join(studies)}): name the folder of one of them")
     question, asked_before = registered(runs)
-    metric = choose_metric(runs, question.metric if question else None)
+    metric = choose_metric(runs, question.metrics if question else ())
     chosen = choose_baseline(runs, baseline)
     arms, pairs = summarise(runs, metric), same_seed_pairs(runs, metric.column, chosen)
-    named = choose_baseline(runs)  # whoever reads may choose another one; what was predicted stays
-    claims = judged(runs, question, named)
-    about = claims if question and question.metric == metric.column and named == chosen else claims.iloc[:0]
+    claims = judged(runs, question, choose_baseline(runs))  # whoever reads may choose another one; what was predicted stays
+    about = claims[(claims["metric"] == metric.column) & (claims["against"] == chosen)]
     differences = paired_differences(runs, pairs, arms, metric, chosen, about)
     noise = noise_floor(runs, metric, chosen)
     return Comparison(runs, metric, chosen, arms, pairs, differences, question, asked_before, claims, noise, set_aside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,11 +36,12 @@ def usable(runs: pd.DataFrame, column: str) -> pd.DataFrame:
     return runs[(runs["status"] == "done") & np.isfinite(runs[column].astype(float))]
 
 
-def choose_metric(runs: pd.DataFrame, registered: str | None = None) -> Metric:
-    """The registered one if it is a result; else bits per byte where text was modelled, the loss where tokens were masked,
+def choose_metric(runs: pd.DataFrame, registered: Sequence[str] = ()) -> Metric:
+    """The first registered one that is a result; else bits per byte where text was modelled, the loss where tokens were masked,
     else accuracy (probes), else the loss."""
     masked = "objective" in runs and (runs["objective"] == "masked_lm").all()
-    known = sorted((MASKED_TOKENS,) if masked else METRICS, key=lambda metric: metric.column != registered)
+    order = {column: place for place, column in enumerate(registered)}
+    known = sorted((MASKED_TOKENS,) if masked else METRICS, key=lambda metric: order.get(metric.column, len(order)))
     for metric in known:
         if metric.column in runs and len(usable(runs, metric.column)):
             return metric

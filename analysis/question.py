@@ -1,28 +1,14 @@
-"""The question that a study registered before anything ran: what is claimed, by whom, and what would count as an answer."""
+"""The question that the runs of a study were registered with."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from analysis.digits import count
-
-
-@dataclass(frozen=True)
-class Question:
-    """claim: one sentence. source: who says so. predicted: arm -> lower, higher or equivalent, against the baseline. metric: a
-    column of the runs. margin: the smallest difference that would matter, in its unit. equal: what the arms share with the
-    baseline, to 1 %."""
-
-    claim: str
-    source: str | None
-    predicted: dict[str, str]
-    metric: str
-    margin: float
-    equal: list[str]
+from runs.job.question import Question
 
 
 def registered(runs: pd.DataFrame) -> tuple[Question | None, list[str]]:

@@ -72,7 +72,7 @@ def verdicts(study: Comparison, effects: pd.DataFrame, jitter: float = math.nan)
         "baseline_mean": study.arms.loc[study.baseline, "mean"],
         "seeds": study.seeds,
         "seeds_needed": study.needed,
-        "question": None if study.question is None else vars(study.question),
+        "question": None if study.question is None else study.question.to_json(),
         "claims": study.claims.to_dict("records"),
         "noise": study.noise | {"checkpoint_sd": jitter},
         "set_aside": [run._asdict() for run in study.set_aside],

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from runs.build.groups import KEYS
+from runs.job.question import Question
 from runs.job.record import CONFIG, COSTS, ENDED, ENV, METRICS, SPEEDS, SUMMARY, Record, RecordError, read
 
 MACHINE = ("device", "torch", "python", "threads", "git_commit", "git_dirty", "data_sha256", "started")
@@ -37,7 +38,6 @@ OWN = (
 NOT_SETTINGS = ("schema", "label", "arm_hash", "identity", "seed", "out", "study", "choices", "model")  # of config.json
 STEP = ("loss", "bits_per_byte", "accuracy", "lr", "grad_norm", "tokens", "seconds", "flops", "tokens_per_s")
 ROUTING = ("entropy", "dropped", "dead")
-SIDES = ("lower", "higher", "equivalent")
 HUGE = 1e100  # no number of a run comes near, and its square is still a number
 
 
@@ -118,15 +118,17 @@ def _question(study: Part) -> str | None:
     if study.take("question", _object_or_none) is None:
         return None
     asked = study.part("question")
-    kinds: dict[str, Callable[[Any], Any]] = {
-        "claim": _text,
-        "source": _text_or_none,
-        "predicted": _predictions,
-        "metric": _text,
-        "margin": _number,
-    }
+    kinds: dict[str, Callable[[Any], Any]] = {"claim": _text, "source": _text, "predicted": _predictions}
     found = {name: asked.take(name, kind) for name, kind in kinds.items()}
-    return json.dumps(found | {"equal": asked.take("equal", _texts)})
+    found |= {
+        "margin": asked.take("margin", _numbers),
+        "against": asked.take("against", _names),
+        "equal": asked.take("equal", _texts),
+    }
+    try:
+        return json.dumps(Question(**found).to_json())
+    except ValueError as error:
+        raise _broken(study.file, f'"question": {error}') from None
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -202,10 +204,27 @@ def _text_or_none(value: Any) -> str | None:
     return value
 
 
-def _predictions(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(side, str) and side in SIDES for side in value.values()):
-        raise TypeError(f"an arm with one of {', '.join(SIDES)} for each claim")
-    return {printable(arm): side for arm, side in value.items()}
+def _predictions(value: Any) -> dict[str, dict[str, str | float]]:
+    if not isinstance(value, dict) or not all(isinstance(metrics, dict) for metrics in value.values()):
+        raise TypeError("an arm with its metrics for each")
+    return {
+        printable(arm): {
+            printable(metric): side if isinstance(side, str) else _number(side) for metric, side in metrics.items()
+        }
+        for arm, metrics in value.items()
+    }
+
+
+def _numbers(value: Any) -> dict[str, float]:
+    if not isinstance(value, dict) or any(item is None for item in value.values()):
+        raise TypeError("an object of numbers")
+    return {printable(name): _number(item) for name, item in value.items()}
+
+
+def _names(value: Any) -> dict[str, str]:
+    if value is not None and not (isinstance(value, dict) and all(isinstance(item, str) for item in value.values())):
+        raise TypeError("an object of texts or null")
+    return {printable(name): printable(item) for name, item in (value or {}).items()}
 
 
 def _texts(value: Any) -> list[str]:

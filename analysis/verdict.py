@@ -60,16 +60,16 @@ class Judgement:
     p_beyond: float
 
 
-def judge(predicted: Sequence[str], samples: Sequence[np.ndarray], margin: float) -> list[Judgement]:
-    """The verdict on each of a study's claims about one metric. predicted: lower, higher or equivalent; samples: its same-seed
-    differences, none where it could not be measured (it stays in the family, which was fixed beforehand); margin: the smallest
-    difference that would matter, nan for none."""
-    tests = [_tests(one, values, margin) for one, values in zip(predicted, samples, strict=True)]
+def judge(predicted: Sequence[str], samples: Sequence[np.ndarray], margins: Sequence[float]) -> list[Judgement]:
+    """The verdict on each of a study's claims. predicted: lower, higher or equivalent; samples: its same-seed differences, none
+    where it could not be measured (it stays in the family, which was fixed beforehand); margins: the smallest difference that
+    would matter, nan for none."""
+    tests = [_tests(*claim) for claim in zip(predicted, samples, margins, strict=True)]
     raw = np.array(tests).reshape(len(tests), 3)
     corrected, needed = step_down(raw), seeds_needed(len(samples))
     return [
         _judgement(one, values, margin, p, needed)
-        for one, values, p in zip(predicted, samples, corrected.tolist(), strict=True)
+        for one, values, margin, p in zip(predicted, samples, margins, corrected.tolist(), strict=True)
     ]
 
 

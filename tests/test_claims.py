@@ -23,10 +23,12 @@ from tests import records
 NOISE = [0.000, 0.001, -0.001, 0.002, -0.002, 0.001, 0.0, -0.001]
 
 
-def question(**changes: Any) -> dict[str, Any]:
-    asked = {"claim": "RMSNorm is as good as LayerNorm", "source": "Zhang 2019, arXiv:1910.07467", "margin": 0.01}
-    asked |= {"predicted": {"rmsnorm": "equivalent"}, "metric": "val_bits_per_byte", "equal": ["total_params"]}
-    return asked | changes
+def question(metric: str = "val_bits_per_byte", margin: float = 0.01, **changes: Any) -> dict[str, Any]:
+    """About one metric; predicted: arm -> what is expected of it."""
+    asked = {"claim": "RMSNorm is as good as LayerNorm", "source": "Zhang 2019, arXiv:1910.07467", "margin": {metric: margin}}
+    asked |= {"equal": ["total_params"], "against": {}}
+    predicted = changes.pop("predicted", {"rmsnorm": "equivalent"})
+    return asked | changes | {"predicted": {arm: {metric: side} for arm, side in predicted.items()}}
 
 
 def write(out: Path, asked: dict[str, Any] | None, effects: dict[str, float], seeds: int = 8) -> Path:
@@ -72,7 +74,7 @@ def test_a_claim_goes_from_the_record_to_the_page_the_file_and_the_terminal(tmp_
         ("lower", -0.05, "supported", "supported, as predicted (significant on the side that was predicted)"),
         ("lower", 0.05, "refuted", "refuted, against the prediction (significant on the other side)"),
         ("higher", 0.001, "equivalent", "equivalent, against the prediction (smaller than 0.01"),
-        ("equivalent", 0.05, "refuted", "refuted, against the prediction (larger than 0.01)"),
+        ("equivalent", 0.05, "refuted", "refuted, against the prediction (off by more than 0.01)"),
         ("equivalent", 0.0098, "inconclusive", "inconclusive (about "),
     ],
 )
@@ -126,6 +128,38 @@ def test_a_computed_cost_needs_no_seeds(tmp_path: Path) -> None:
     assert len(study.explored) == 3 and study.differences["verdict"].isna().all()  # the results were not asked about
 
 
+def test_an_arm_may_be_held_against_another_or_against_a_number(tmp_path: Path) -> None:
+    asked = question(predicted={"gqa": "equivalent", "moe": "lower"}, against={"gqa": "moe"}, equal=[])
+    asked["predicted"]["baseline"] = {"val_bits_per_byte": 2.035}
+    study = study_of(tmp_path, asked, {"gqa": -0.1, "moe": -0.1})
+    found = study.claims.set_index("arm")
+    assert found["verdict"].to_dict() == {"gqa": "equivalent", "moe": "supported", "baseline": "inconclusive"}
+    assert found.loc["gqa", "measured"] == pytest.approx(0.0, abs=1e-9) and found.loc["gqa", "against"] == "moe"
+    assert found.loc["baseline", "measured"] == pytest.approx(2.035) and found.loc["baseline", "low"] == pytest.approx(
+        2.0145, abs=1e-4
+    )
+    assert "gqa: predicted equivalent in val_bits_per_byte within 0.01, against moe, measured" in answers(study)[0]
+    assert (
+        "baseline: predicted val_bits_per_byte 2.035 within 0.01, measured 2.0350 [2.0145, 2.0555] over 8 seeds"
+        in answers(study)[2]
+    )
+    assert study.differences.set_index("arm")["claimed"].to_dict() == {"moe": True, "gqa": False}
+    close = study_of(tmp_path / "2", question(predicted={"moe": 1.935}, margin=0.05, equal=[]), {"moe": -0.1})
+    assert claim(close, "moe")["verdict"] == "equivalent" and claim(close, "moe")["holds"]
+    assert "within 0.05 of the number that was predicted" in answers(close)[0]
+
+
+def test_claims_about_two_metrics_are_one_family_and_costs_are_not_of_it(tmp_path: Path) -> None:
+    asked = question(predicted={"gqa": "lower"}, equal=[])
+    asked["predicted"]["gqa"] |= {"val_loss": "lower", "state_bytes": "lower"}
+    asked["margin"] |= {"val_loss": 0.01, "state_bytes": 1.0}
+    runs = load(write(tmp_path, asked, {"gqa": -0.1}, seeds=6))
+    runs.loc[runs["arm"] == "gqa", "state_bytes"] = 2048.0
+    study = compare(runs.assign(val_loss=runs["val_bits_per_byte"]))
+    assert study.claims["verdict"].tolist() == ["inconclusive", "inconclusive", "supported"]  # six seeds decide one claim
+    assert study.needed == 7 and study.claims["p"].tolist()[:2] == [0.0625, 0.0625]
+
+
 def test_another_baseline_for_the_table_does_not_move_the_claims(tmp_path: Path) -> None:
     runs = load(write(tmp_path, question(), {"rmsnorm": -0.002, "moe": -0.1}))
     study = compare(runs, "moe")
@@ -173,14 +207,15 @@ def test_every_condition_refuses_or_warns(tmp_path: Path, condition: Any) -> Non
 
 def test_a_question_that_changed_is_told_and_the_newest_stands(tmp_path: Path) -> None:
     runs = load(write(tmp_path, question(), {"rmsnorm": 0.0}))
-    before = json.dumps(json.loads(runs["question"].iloc[0]) | {"margin": 0.001})
+    before = json.dumps(json.loads(runs["question"].iloc[0]) | {"margin": {"val_bits_per_byte": 0.001}})
     early = runs["seed"] < 2
     runs.loc[early, ["question", "started"]] = [before, "2025-01-01T00:00:00"]
     runs.loc[runs["seed"] == 2, "question"] = None
     study = compare(runs)
-    assert study.question is not None and study.question.margin == 0.01
+    assert study.question is not None and study.question.margin == {"val_bits_per_byte": 0.01}
+    before_margin, now = (json.dumps({"val_bits_per_byte": margin}) for margin in (0.001, 0.01))
     assert study.asked_before == [
-        "4 runs began under another question (margin 0.001, now 0.01): the newest stands here.",
+        f"4 runs began under another question (margin {before_margin}, now {now}): the newest stands here.",
         "2 runs began without a registered question, so not all was predicted beforehand.",
     ]
     assert set(study.asked_before) <= set(cautions(study))
@@ -191,11 +226,15 @@ def test_a_damaged_question_sets_its_run_aside(tmp_path: Path) -> None:
     run = next(folder.glob("rmsnorm-s1-*"))
     content = json.loads((run / "config.json").read_text())
     for key, value, complaint in (
-        ("predicted", {"rmsnorm": "better"}, "lower, higher, equivalent"),
+        ("predicted", {"rmsnorm": {"val_loss": "better"}}, "lower, higher, equivalent"),
+        ("predicted", {"rmsnorm": "lower"}, "an arm with its metrics"),
+        ("margin", {}, "margin.val_bits_per_byte is missing"),
+        ("margin", 0.1, "an object of numbers"),
+        ("against", ["rmsnorm"], "an object of texts"),
         ("claim", 3, "text was expected"),
         ("equal", "total_params", "a list of texts"),
     ):
-        records.change(run, "config.json", study=content["study"] | {"question": question(**{key: value})})
+        records.change(run, "config.json", study=content["study"] | {"question": question() | {key: value}})
         found = compare(load(folder))
         assert len(found.runs) == 3
         assert any(complaint in reason for _, reason in report.build(folder)[1].set_aside)

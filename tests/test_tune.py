@@ -13,7 +13,8 @@ import pytest
 
 from runs.build.errors import ConfigError
 from runs.command import guarded
-from runs.job.study import Question, Study, Tuning
+from runs.job.question import Question
+from runs.job.study import Study, Tuning
 from runs.sweep.tune import grow, smooth_minimum, tuned
 from runs.train import main
 from tests.door import runs, small, summary, write_text
@@ -73,14 +74,19 @@ def test_a_trial_that_has_not_ended_decides_nothing_and_other_studies_stay(tmp_p
         ({"tuning": {"rates": [0.001, 0.002, 0.004]}}, "seeds is missing"),
         ({"tuning": 3}, "study.tuning=3"),
         ({"question": {"claim": "x"}}, "study.question: .* is missing"),
-        ({"question": {"margin": 0}}, "margin=0: more than 0"),
-        ({"question": {"predicted": {"a": "better"}}}, "predicted.a='better': one of lower, higher, equivalent"),
-        ({"question": {"metric": "speed"}}, "metric=speed: val_... or a cost is expected"),
+        ({"question": {"margin": {"val_loss": 0}}}, "margin.val_loss=0: more than 0"),
+        ({"question": {"margin": {}}}, "margin.val_loss is missing"),
+        ({"question": {"margin": {"val_loss": 0.1, "step_ms": 1}}}, "margin.step_ms: nothing is predicted of it"),
+        ({"question": {"predicted": {}}}, "at least one arm"),
+        ({"question": {"predicted": {"a": "lower"}}}, "predicted.*keys with values|predicted.a='lower': a metric"),
+        ({"question": {"predicted": {"a": {"val_loss": "better"}}}}, "predicted.a.val_loss='better': one of lower, higher"),
+        ({"question": {"predicted": {"a": {"speed": "lower"}}}}, "predicted.a.speed: val_... or a cost is expected"),
+        ({"question": {"against": {"b": "a"}}}, "against.b: nothing is predicted of it"),
         ({"question": {"equal": ["money"]}}, "equal: money is none of"),
     ],
 )
 def test_a_plan_that_cannot_be_is_told(part: dict[str, object], message: str) -> None:
-    whole = {"claim": "x", "source": "y", "predicted": {"a": "lower"}, "metric": "val_loss", "margin": 0.01}
+    whole = {"claim": "x", "source": "y", "predicted": {"a": {"val_loss": "lower"}}, "margin": {"val_loss": 0.01}}
     if isinstance(question := part.get("question"), dict) and question != {"claim": "x"}:
         part = {"question": {**whole, **question}}
     with pytest.raises(ConfigError, match=message):
@@ -88,7 +94,9 @@ def test_a_plan_that_cannot_be_is_told(part: dict[str, object], message: str) ->
 
 
 def test_a_plan_is_recorded_as_it_was_said() -> None:
-    question = Question(claim="x", source="y", predicted={"a": "lower"}, metric="val_loss", margin=0.01, equal=["total_params"])
+    question = Question(
+        claim="x", source="y", predicted={"a": {"val_loss": "lower"}}, margin={"val_loss": 0.01}, equal=["total_params"]
+    )
     study = Study(name="s", question=question, tuning=Tuning(rates=[0.001, 0.002, 0.004], seeds=[9]))
     assert Study.of(json.loads(json.dumps(study.to_json()))) == study
 
@@ -103,9 +111,8 @@ study:
   question:
     claim: ReLU is as good as GELU
     source: nobody
-    predicted: {gelu: equivalent}
-    metric: val_bits_per_byte
-    margin: 0.5
+    predicted: {gelu: {val_bits_per_byte: equivalent}}
+    margin: {val_bits_per_byte: 0.5}
     equal: [total_params]
   tuning: {rates: [0.01, 0.02, 0.04], seeds: [100]}
 """
@@ -150,8 +157,8 @@ def test_a_study_tunes_its_arms_and_then_compares_them(tmp_path: Path, capfd: py
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("{gelu: equivalent}", "{gellu: equivalent}", "did you mean gelu?"),
-        ("{gelu: equivalent}", "{dense: equivalent}", "no arm beside the baseline"),
+        ("{gelu: {val", "{gellu: {val", "did you mean gelu?"),
+        ("{gelu: {val", "{dense: {val", "held against itself"),
         ("seeds: [100]", "seeds: [1]", "1 is a seed of the study itself"),
         ("seeds: [100]", "seeds: [51]", "51 is a seed of the study itself"),
         ("again: 50", "again: 1", "study.again=1"),

@@ -27,7 +27,7 @@ def studies(noise: str, means: list[float], n: int, seed: int = 0) -> np.ndarray
 
 def share(draws: np.ndarray, predicted: list[str], margin: float, wrong: dict[int, set[str]]) -> float:
     """The share of studies in which a claim gets one of the verdicts given for it."""
-    found = [judge(predicted, list(study), margin) for study in draws]
+    found = [judge(predicted, list(study), [margin] * len(predicted)) for study in draws]
     return float(np.mean([any(one[i].verdict in words for i, words in wrong.items()) for one in found]))
 
 
@@ -129,7 +129,7 @@ SEEDS = np.array([-0.002, 0.001, 0.002, 0.0, -0.001, 0.001, -0.001, 0.0])
 
 
 def one(predicted: str, mean: float, margin: float, n: int = 8) -> Judgement:
-    (found,) = judge([predicted], [mean + SEEDS[:n] - SEEDS[:n].mean()], margin)
+    (found,) = judge([predicted], [mean + SEEDS[:n] - SEEDS[:n].mean()], [margin])
     return found
 
 
@@ -156,8 +156,8 @@ def test_below_the_seeds_needed_every_verdict_is_open_and_says_how_many_would_do
     for predicted in ("lower", "equivalent"):
         found = one(predicted, -0.05 if predicted == "lower" else 0.0, 0.01, n=5)
         assert found.verdict == "inconclusive" and found.holds is None
-    assert judge(["lower"], [np.array([])], 0.01)[0].verdict == "inconclusive"
-    assert judge([], [], 0.01) == []
+    assert judge(["lower"], [np.array([])], [0.01])[0].verdict == "inconclusive"
+    assert judge([], [], []) == []
 
 
 def test_how_many_seeds_would_do() -> None:
@@ -171,6 +171,6 @@ def test_how_many_seeds_would_do() -> None:
 
 def test_more_claims_need_more_seeds_for_each() -> None:
     values = -0.05 + SEEDS[:6]
-    assert judge(["lower"], [values], 0.01)[0].verdict == "supported"
-    assert [found.verdict for found in judge(["lower"] * 2, [values] * 2, 0.01)] == ["inconclusive"] * 2
+    assert judge(["lower"], [values], [0.01])[0].verdict == "supported"
+    assert [found.verdict for found in judge(["lower"] * 2, [values] * 2, [0.01] * 2)] == ["inconclusive"] * 2
     assert seeds_wanted("lower", values, 0.01, 2) == 7

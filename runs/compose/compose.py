@@ -177,10 +177,8 @@ def arms_and_seeds(study: Mapping[str, Any]) -> tuple[dict[Any, list[str]] | Non
 def refuse_other_plans(study: Mapping[str, Any], arms: Mapping[str, Any], seeds: Sequence[int]) -> None:
     """Raises ConfigError: a question about arms that there are not, seeds that are used twice."""
     baseline, question, tuning, again = (study[key] for key in ("baseline", "question", "tuning", "again"))
-    for arm in question["predicted"] if isinstance(question, dict) and isinstance(question.get("predicted"), dict) else ():
-        if arm not in arms or arm == baseline:
-            others = [name for name in arms if name != baseline]
-            raise ConfigError(f"study.question.predicted.{arm}: no arm beside the baseline; {nearest(arm, others)}")
+    if isinstance(question, dict):
+        refuse_other_arms(question, arms, baseline, again)
     if again is not None and (
         baseline not in arms or not isinstance(again, int) or not seeds or again <= max(seeds) - min(seeds)
     ):
@@ -194,6 +192,21 @@ def refuse_other_plans(study: Mapping[str, Any], arms: Mapping[str, Any], seeds:
     for seed in [*seeds, *(seed + again for seed in seeds if again is not None)]:
         if seed in trials:
             raise ConfigError(f"study.tuning.seeds={trials}: {seed} is a seed of the study itself; take others")
+
+
+def refuse_other_arms(question: Mapping[str, Any], arms: Mapping[str, Any], baseline: Any, again: Any) -> None:
+    """Raises ConfigError: a question about arms that there are not, or about the baseline against itself."""
+    known = [*arms, *([] if again is None else [f"{baseline} again"])]
+    for key in ("predicted", "against"):
+        asked = question.get(key) if isinstance(question.get(key), dict) else None
+        for arm, what in (asked or {}).items():
+            for name in (arm, what) if key == "against" else (arm,):
+                if name not in known:
+                    raise ConfigError(f"study.question.{key}.{arm}: {name} is no arm; {nearest(str(name), known)}")
+    for arm, metrics in question["predicted"].items() if isinstance(question.get("predicted"), dict) else ():
+        other = (question.get("against") or {}).get(arm, baseline)
+        if arm == other and isinstance(metrics, dict) and any(isinstance(side, str) for side in metrics.values()):
+            raise ConfigError(f"study.question.predicted.{arm}: it would be held against itself; name another arm in against")
 
 
 def resolve(config: DictConfig, choices: Any, words: Sequence[str]) -> Point:

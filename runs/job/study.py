@@ -8,44 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ..build.errors import ConfigError, nearest
+from ..build.errors import ConfigError
 from ..build.objects import call
-from .record import COSTS, SPEEDS
+from .question import Question
 
-OUTCOMES = ("lower", "higher", "equivalent")
-MEASURED = (*COSTS, *SPEEDS)  # beside the metrics of the held-out rows, val_...
 TRIALS = "-tuning"  # ends the name of the study that an arm's trials belong to
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """What a study asks, said before anything runs and recorded with every run of it.
-
-    claim: in one sentence. source: who says so. predicted: arm -> how its metric stands to the baseline's: lower, higher or
-    equivalent. metric: a number of summary.json. margin: the smallest difference that would matter, in the metric's unit.
-    equal: costs that every arm has within 1 % of the baseline's.
-    """
-
-    claim: str
-    source: str
-    predicted: Mapping[str, str]
-    metric: str
-    margin: float
-    equal: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        if self.margin <= 0:
-            raise ValueError(f"margin={self.margin}: more than 0 is needed: a difference so small that it would not matter")
-        if not self.predicted:
-            raise ValueError("predicted={}: at least one arm, with what is expected of it, is needed")
-        for arm, outcome in self.predicted.items():
-            if outcome not in OUTCOMES:
-                raise ValueError(f"predicted.{arm}={outcome!r}: one of {', '.join(OUTCOMES)} is expected")
-        if not self.metric.startswith("val_") and self.metric not in MEASURED:
-            raise ValueError(f"metric={self.metric}: val_... or a cost is expected; {nearest(self.metric, MEASURED)}")
-        for cost in self.equal:
-            if cost not in COSTS:
-                raise ValueError(f"equal: {cost} is none of {', '.join(COSTS)}")
 
 
 @dataclass(frozen=True, kw_only=True)
