@@ -78,7 +78,7 @@ def trials(run: Run, rates: Sequence[float]) -> list[Run]:
     """Every rate with every seed of the trials."""
     study = replace(run.study, name=f"{run.study.name}{TRIALS}", question=None, tuning=None)
     return [
-        replace(at_rate(run, rate), seed=seed, study=study, identity="", label=f"{run.name}, lr {rate:g}")
+        replace(at_rate(run, rate), seed=seed, study=study, identity="", label=f"{run.label or run.name}, lr {rate:g}")
         for seed in tuning_of(run).seeds
         for rate in rates
     ]
@@ -104,16 +104,18 @@ def grow(losses: Mapping[float, float]) -> float | None:
 
 
 def smooth_minimum(losses: Mapping[float, float]) -> float:
-    """The rate at the lowest point of a parabola through the best ones, over the logarithm of the rate: a single lucky point
+    """The rate at the lowest point of a cubic through the best ones, over the logarithm of the rate: a single lucky point
     decides nothing. Between the neighbours of the best one in any case; to three digits."""
     finite = sorted(rate for rate in losses if math.isfinite(losses[rate]))
     best = min(range(len(finite)), key=lambda i: losses[finite[i]])
     near = finite[max(0, best - AROUND) : best + AROUND + 1]
     x, y = np.log2(near) - math.log2(finite[best]), np.array([losses[rate] for rate in near])
-    lowest = 0.0
-    if len(near) >= 3:
-        curvature, slope, _ = np.polyfit(x, y, 2)
-        lowest = -slope / (2 * curvature) if curvature > 0 else 0.0
-    low = min(0.0, math.log2(finite[max(0, best - 1)] / finite[best]))
-    high = max(0.0, math.log2(finite[min(len(finite) - 1, best + 1)] / finite[best]))
-    return float(f"{finite[best] * 2 ** min(high, max(low, lowest)):.3g}")
+    low, high = (math.log2(finite[i] / finite[best]) for i in (max(0, best - 1), min(len(finite) - 1, best + 1)))
+    if len(near) < 3:
+        return finite[best]
+    curve = np.polyfit(
+        x, y, min(3, len(near) - 1)
+    )  # losses rise faster above the best rate: a parabola would lean to small ones
+    turns = [float(turn.real) for turn in np.roots(np.polyder(curve)) if turn.imag == 0 and low < turn.real < high]
+    lowest = min([0.0, low, high, *turns], key=lambda place: np.polyval(curve, place))
+    return float(f"{finite[best] * 2**lowest:.3g}")
