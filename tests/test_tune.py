@@ -160,8 +160,11 @@ def test_a_study_tunes_its_arms_and_then_compares_them(tmp_path: Path, capfd: py
     assert all(config["study"]["question"] is None for config in trials)
     assert all(summary(folder)["status"] == "done" for folder in runs(tmp_path))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
-    assert study(PLAN, tmp_path, text) == 0
-    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
+    assert study(PLAN.replace("seeds: [0, 1]", "seeds: [0, 1, 2]"), tmp_path, text) == 0
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
+    assert before.items() <= after.items() and len(after) == len(before) + 3
+    labels = [json.loads((folder / "config.json").read_text())["label"] for folder in runs(tmp_path)]
+    assert {label: labels.count(label) for label in labels if ", lr " not in label} == {"dense": 3, "dense again": 3, "gelu": 3}
 
 
 @pytest.mark.parametrize(

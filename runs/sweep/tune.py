@@ -14,6 +14,7 @@ from ..job.run import Run
 from ..job.study import TRIALS, Tuning
 
 GROWTH = 4  # rates that a grid may grow by
+LR = ", lr "  # between an arm's label and the rate, in the label of a trial
 AROUND = 2  # rates on each side of the best that its smooth minimum is found from
 Train = Callable[[list[Run]], object]
 Arm = tuple[str, str]  # a study's name, and the hash of the arm as it was written
@@ -28,7 +29,7 @@ def tuned(runs: Sequence[Run], train: Train, refuse: Callable[[ConfigError], Non
     arms: dict[Arm, Run] = {}
     for run in runs:
         if run.study.tuning is not None:
-            arms.setdefault(arm_of(run), run)
+            arms.setdefault(arm_of(run), as_tried(run))
     grids = {arm: sorted(tuning_of(run).rates) for arm, run in arms.items()}
     found: dict[Arm, float | None] = {}
     while open_arms := [arm for arm in arms if arm not in found]:
@@ -52,7 +53,7 @@ def tuned(runs: Sequence[Run], train: Train, refuse: Callable[[ConfigError], Non
                 print(f"{run.name}: optim.lr={best:g}, of {len(losses)} rates from {tried}{edge}", flush=True)
     rates = {arm: rate for arm, rate in found.items() if rate is not None}
     kept = [run for run in runs if run.study.tuning is None or arm_of(run) in rates]
-    return [run if run.study.tuning is None else at_rate(run, rates[arm_of(run)]) for run in kept]
+    return as_recorded([run if run.study.tuning is None else at_rate(run, rates[arm_of(run)]) for run in kept])
 
 
 def in_turn(trials: Sequence[Sequence[Run]]) -> list[Run]:
@@ -74,11 +75,24 @@ def at_rate(run: Run, rate: float) -> Run:
     return replace(run, optim={**run.optim, "lr": rate}, identity="")
 
 
+def as_recorded(runs: Sequence[Run]) -> list[Run]:
+    """Under the labels that their arms have already: whoever launches them knows an arm at the rate as written alone."""
+    known = {folder: record.labels(folder) for folder in {run.folder.parent for run in runs}}
+    return [run.labelled(known[run.folder.parent].get((run.study.arm, run.arm_hash), run.label)) for run in runs]
+
+
+def as_tried(run: Run) -> Run:
+    """Under the label that its arm's trials have, if there are any."""
+    tried = trials(run, tuning_of(run).rates)
+    known = [new.label for old, new in zip(tried, as_recorded(tried), strict=True) if new.label != old.label]
+    return run.labelled(known[0].rpartition(LR)[0]) if known else run
+
+
 def trials(run: Run, rates: Sequence[float]) -> list[Run]:
     """Every rate with every seed of the trials."""
     study = replace(run.study, name=f"{run.study.name}{TRIALS}", question=None, tuning=None)
     return [
-        replace(at_rate(run, rate), seed=seed, study=study, identity="", label=f"{run.label or run.name}, lr {rate:g}")
+        replace(at_rate(run, rate), seed=seed, study=study, identity="", label=f"{run.label or run.name}{LR}{rate:g}")
         for seed in tuning_of(run).seeds
         for rate in rates
     ]
