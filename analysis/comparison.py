@@ -17,6 +17,7 @@ from analysis.load import SetAside
 from analysis.metric import MATCHED, Metric, choose_baseline, choose_metric, usable
 from analysis.noise import noise_floor
 from analysis.question import Question, registered
+from analysis.tuning import Bill
 from analysis.verdict import seeds_needed
 from runs.job.record import SPEEDS, STATUSES, RecordError
 
@@ -25,7 +26,8 @@ from runs.job.record import SPEEDS, STATUSES, RecordError
 class Comparison:
     """A study's arms side by side. arms: a row per arm; pairs: a row per arm and seed; differences: a row per other arm;
     question: what the study registered, None if nothing, and claims: a row per prediction of it; asked_before: what is to be
-    said where runs had another one. set_aside: the runs that none of these holds, since their records are damaged."""
+    said where runs had another one. set_aside: the runs that none of these holds, since their records are damaged. tuning: the
+    trials of the arms' learning rates, None where there were none."""
 
     runs: pd.DataFrame
     metric: Metric
@@ -38,6 +40,7 @@ class Comparison:
     claims: pd.DataFrame
     noise: dict[str, Any]
     set_aside: Sequence[SetAside]
+    tuning: Bill | None = None
 
     @property
     def explored(self) -> pd.DataFrame:

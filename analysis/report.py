@@ -8,13 +8,14 @@ import json
 import math
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
 
-from analysis import answer, digits, findings, plots, plots_cost, plots_curves, plots_moe
+from analysis import answer, digits, findings, plots, plots_cost, plots_curves, plots_moe, plots_tuning
 from analysis.axes import axis_effects
 from analysis.comparison import Comparison, compare, non_causal_arms, short_names
 from analysis.fairness import thread_counts
@@ -24,6 +25,7 @@ from analysis.noise import checkpoint_noise
 from analysis.spreadsheet import csv
 from analysis.style import Drawing
 from analysis.terminal import outcome, terminal_table
+from analysis.tuning import bill, read_trials
 from runs.job.record import RecordError, named
 
 __all__ = ["build", "main", "terminal_table"]
@@ -41,6 +43,9 @@ def build(path: str | Path, baseline: str | None = None) -> tuple[Path, Comparis
         folder.resolve() for folder in (*folders, *(f.parent for f in folders))
     }:
         raise RecordError(f"{path}: a report is about one study; give the folder that holds its runs ({min(folders)})")
+    trials, damaged = read_trials(min(folders).resolve())
+    tuning = None if trials is None else bill(records, trials)
+    study = replace(study, set_aside=[*records.set_aside, *damaged], tuning=tuning)
     effects = axis_effects(study)
     jitter = checkpoint_noise(records.curves, study.metric)
     sections = _figures(study, effects, records.curves, records.routing)
@@ -78,6 +83,7 @@ def verdicts(study: Comparison, effects: pd.DataFrame, jitter: float = math.nan)
         "set_aside": [run._asdict() for run in study.set_aside],
         "comparisons": study.differences.to_dict("records"),
         "axes": effects.to_dict("records"),
+        "tuning": None if study.tuning is None else study.tuning.to_json(),
     }
     return _plain(content)
 
@@ -87,6 +93,7 @@ def _figures(study: Comparison, effects: pd.DataFrame, curves: pd.DataFrame, rou
         "differences": [plots.axis_plot(study, effects), plots.forest(study)],
         "curves": [plots_curves.curves(study, curves), plots_curves.gaps(study, curves)],
         "cost": [plots_cost.pareto(study), plots_cost.cost_bars(study)],
+        "tuning": [plots_tuning.rates(study)],
         "experts": [
             plots_moe.expert_load(study, routing),
             plots_moe.load_history(study, routing),
@@ -103,7 +110,8 @@ def _page(
     pages = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    shown = [digits.fixed, digits.si, digits.signed, digits.percent, digits.times, digits.interval, digits.three, digits.count]
+    shown = [digits.fixed, digits.si, digits.signed, digits.percent, digits.share, digits.times, digits.interval, digits.three]
+    shown.append(digits.count)
     pages.filters.update({function.__name__: function for function in [*shown, outcome]})
     images = {
         name: "data:image/svg+xml;base64," + base64.b64encode(files[f"{name}.svg"]).decode()
