@@ -63,13 +63,13 @@ def of_tuning(study: Comparison) -> list[str]:
     arms, names = study.tuning.arms, short_names(study)
     told = f"Each arm's learning rate was found first, in {count(study.tuning.trials, 'trial')}"
     told += f": {share(study.tuning.share)} of all training FLOPs" if math.isfinite(study.tuning.share) else ""
-    known = arms.dropna(subset="sensitivity").sort_values("sensitivity", kind="stable")
+    known = arms.dropna(subset="sensitivity").sort_values(["diverged", "sensitivity"], kind="stable").to_dict("records")
     if len(known) > 1:
-        ends = [(names.get(row["arm"], row["arm"]), fixed(row["sensitivity"])) for row in known.to_dict("records")]
-        told += f"; {ends[-1][0]} minds it most ({ends[-1][1]} nats above its best in the mean over the rates that all tried), "
-        told += f"{ends[0][0]} least ({ends[0][1]})"
-    lost = int(arms["diverged"].sum())
-    told += f"; at {count(lost, 'rate')} a trial diverged" if lost else ""
+        most, least = ((names.get(row["arm"], row["arm"]), fixed(row["sensitivity"])) for row in (known[-1], known[0]))
+        lost = int(known[-1]["diverged"])
+        told += f"; {most[0]} minds it most ({most[1]} nats above its best in the mean over the rates that all arms tried"
+        told += f", and {count(lost, 'rate')} diverged" if lost else ""
+        told += f"), {least[0]} least ({least[1]})"
     others = study.tuning.others
     left_out = f"{count(others, 'trial')} of other data, budgets or blocks {'is' if others == 1 else 'are'} not counted."
     return [f"{told}."] + [left_out] * bool(others)

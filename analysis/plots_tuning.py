@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.comparison import Comparison, short_names
 from analysis.digits import TIMES
-from analysis.style import GREY, VERMILLION, WIDTH, Drawing, Mark, fence, label_ends, marks, styled
+from analysis.style import GREY, WIDTH, Drawing, Mark, fence, label_ends, marks, styled
 
 MOST_TICKS = 12
 
@@ -24,7 +24,7 @@ def rates(study: Comparison) -> Drawing | None:
         return None
     grid, chosen = study.tuning.grid, study.tuning.arms.set_index("arm")["chosen"].to_dict()
     arms = [str(arm) for arm in grid["arm"].unique()]
-    found = marks(study) | {arm: Mark(GREY, "o", "-", True) for arm in arms if arm not in study.arms.index}
+    found = {arm: Mark(GREY, "o", "-", True) for arm in arms} | marks(study)  # one that nothing trained is no arm
     names = {arm: arm for arm in arms} | short_names(study)
     figure = Figure(figsize=(WIDTH, 4.0))
     ax = figure.subplots()
@@ -44,18 +44,22 @@ def rates(study: Comparison) -> Drawing | None:
         line = grid[grid["arm"] == arm].sort_values("rate")
         trained = line[np.isfinite(line["loss"])]
         at_chosen = _between(trained, chosen.get(arm, math.nan))
-        _draw(ax, line, chosen.get(arm, math.nan), at_chosen, found[arm])
+        _draw(ax, trained, chosen.get(arm, math.nan), at_chosen, found[arm])
         parts.append(line.assign(chosen=chosen.get(arm, math.nan)))
         if len(trained):
             ends[arm] = float(trained["loss"].iloc[-1])
+    lost = grid[np.isinf(grid["loss"])]
+    for arm, rate, place in zip(lost["arm"], lost["rate"], lost.groupby("rate").cumcount(), strict=True):
+        height = high + room - 0.9 * room * place  # those of one rate below each other
+        ax.plot([rate], [height], "x", color=found[arm].colour, ms=7, mew=1.8, clip_on=False, zorder=5)
     label_ends(ax, ends, found, names)
     data = pd.concat(parts)
     caption = (
         "Means over the trials' seeds, which no comparison uses. Rings: the rate that each arm was given, on the straight line "
         "between its neighbours. The flatter a valley, the less a wrong rate costs."
     )
-    if np.isinf(grid["loss"]).any():
-        caption += f" {TIMES} at the upper edge: a trial at this rate diverged."
+    if len(lost):
+        caption += f" {TIMES} at the upper edge: a trial of the arm diverged at this rate."
     told = "; ".join(f"{arm} {chosen[arm]:g}" for arm in arms[:12] if math.isfinite(chosen.get(arm, math.nan)))
     alt = f"Validation loss against learning rate for {len(arms)} arms. Rates chosen: {told or 'none'}."
     return Drawing("rates", "Loss against learning rate", caption, alt, data, figure)
@@ -69,12 +73,10 @@ def _between(trained: pd.DataFrame, rate: float) -> float:
     return float(height)
 
 
-def _draw(ax: Axes, line: pd.DataFrame, chosen: float, at_chosen: float, mark: Mark) -> None:
-    """The rates that trained as a line, those that did not as crosses at the edge."""
-    trained, lost = line[np.isfinite(line["loss"])], line[np.isinf(line["loss"])]
-    front = 3 if mark.named else 1
-    ax.plot(trained["rate"], trained["loss"], color=mark.colour, ls=mark.line, marker=mark.marker, ms=4.5, lw=1.6, zorder=front)
-    top = ax.get_ylim()[1]
-    ax.plot(lost["rate"], [top] * len(lost), "x", color=VERMILLION, ms=7, mew=1.8, clip_on=False, zorder=5)
-    if math.isfinite(at_chosen):
+def _draw(ax: Axes, trained: pd.DataFrame, chosen: float, at_chosen: float, mark: Mark) -> None:
+    front, width = (3, 1.6) if mark.named else (1, 0.8)
+    ax.plot(
+        trained["rate"], trained["loss"], color=mark.colour, ls=mark.line, marker=mark.marker, ms=4.5, lw=width, zorder=front
+    )
+    if math.isfinite(at_chosen) and mark.named:
         ax.plot([chosen], [at_chosen], "o", mfc="none", mec=mark.colour, ms=12, mew=1.6, zorder=4)
