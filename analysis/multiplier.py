@@ -17,7 +17,7 @@ from analysis.sample import CONFIDENCE, Interval
 BUDGETS = 3  # that a curve needs, one for each number of its law
 DRAWS = 1000
 EXPONENTS = (1e-3, 3.0)  # of compute, between which the law's is looked for
-NODES, ROUNDS = 48, 7  # of that search: each round looks at so many, and between the neighbours of the best from then on
+NODES, ROUNDS = 24, 9  # of that search: each round looks at so many, and between the neighbours of the best from then on
 ROUNDING = 1e-9  # what is less is the arithmetic's
 UNKNOWN = (math.nan, math.nan, math.nan)
 
