@@ -36,7 +36,9 @@ def rates(study: Comparison) -> Drawing | None:
     ax.xaxis.set_minor_locator(NullLocator())
     low, high = fence(grid.loc[np.isfinite(grid["loss"]), "loss"])
     room = 0.06 * (high - low) or 0.1
-    ax.set_ylim(low - room, high + room)
+    lost = grid[np.isinf(grid["loss"])]
+    stacked = lost.groupby("rate").cumcount()  # the crosses of one rate stand above each other
+    ax.set_ylim(low - room, high + room * (1 + (stacked.max() if len(lost) else 0)))
     ax.set_xlim(ticks[0] / 2**0.25, ticks[-1] * 2**0.25)
     ax.set(xlabel="learning rate (optim.lr)", ylabel="validation loss of the trials, nats per token")
     parts, ends = [], {}
@@ -48,10 +50,8 @@ def rates(study: Comparison) -> Drawing | None:
         parts.append(line.assign(chosen=chosen.get(arm, math.nan)))
         if len(trained):
             ends[arm] = float(trained["loss"].iloc[-1])
-    lost = grid[np.isinf(grid["loss"])]
-    for arm, rate, place in zip(lost["arm"], lost["rate"], lost.groupby("rate").cumcount(), strict=True):
-        height = high + room - 0.9 * room * place  # those of one rate below each other
-        ax.plot([rate], [height], "x", color=found[arm].colour, ms=7, mew=1.8, clip_on=False, zorder=5)
+    for arm, rate, place in zip(lost["arm"], lost["rate"], stacked, strict=True):
+        ax.plot([rate], [high + room * (1 + place)], "x", color=found[arm].colour, ms=7, mew=1.8, clip_on=False, zorder=5)
     label_ends(ax, ends, found, names)
     data = pd.concat(parts)
     caption = (
