@@ -77,7 +77,7 @@ def _two_arms(folder: str, first: str, second: str) -> tuple[pd.DataFrame, str, 
 def _numbers(study: Comparison, other: str) -> list[str]:
     row, found = _row(study, other), study.arms["mean"].to_dict()
     before, now = (float(found[arm]) for arm in (study.baseline, other))
-    if row["n"]:
+    if (study.pairs["arm"] == other).any():
         gap = f"{delta(row, study.decimals)} over {count(row['n'], 'shared seed')}"
     else:
         gap = f"{signed(now - before, study.decimals)} of the means, no seed shared"

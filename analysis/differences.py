@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.fairness import comparable_speeds, speed_conditions
-from analysis.metric import MATCHED, Metric
+from analysis.metric import MATCHED, Metric, usable
 from analysis.noise import twins_of
-from analysis.sample import bca_interval, sign_flip_p, t_interval
+from analysis.sample import bca_interval, sign_flip_p, t_interval, welch_interval
 from analysis.verdict import decide, seeds_needed, too_few
 
 
@@ -21,16 +21,19 @@ def paired_differences(
     """One row per other arm: mean same-seed difference, its intervals, exact sign-flip p, verdict, and the costs beside it.
 
     An arm that a claim is about has the verdict of the claim; the others were explored, and are a family of their own, without
-    the arms that are the baseline once more (twin).
+    the arms that are the baseline once more (twin); these have Welch's interval where they share no seed with it.
     """
     rows, twins = [], twins_of(runs, baseline)
-    base, machines = arms.to_dict("index")[baseline], speed_conditions(runs)
+    base, machines, good = arms.to_dict("index")[baseline], speed_conditions(runs), usable(runs, metric.column)
     for arm, costs in arms.drop(index=baseline).to_dict("index").items():
         mine = pairs[pairs["arm"] == arm]
         reasons = [reason for reason in mine["refused"] if reason]
         values = np.array([]) if reasons else mine["difference"].to_numpy(float)
-        mean, low, high = t_interval(values)
-        row: dict[str, Any] = {"arm": arm, "n": len(values), "difference": mean, "low": low, "high": high}
+        (mean, low, high), n = t_interval(values), len(values)
+        if arm in twins and not n:  # it has seeds of its own
+            alone = [good.loc[good["arm"] == one, metric.column].to_numpy(float) for one in (baseline, arm)]
+            (mean, low, high), n = welch_interval(*alone), min(map(len, alone))
+        row: dict[str, Any] = {"arm": arm, "n": n, "difference": mean, "low": low, "high": high}
         row["low_bca"], row["high_bca"] = bca_interval(values)
         row |= {"sd": values.std(ddof=1) if len(values) > 1 else math.nan, "p": sign_flip_p(values)}
         row["correlation"] = _correlation(mine) if len(values) > 2 else math.nan

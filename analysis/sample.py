@@ -39,7 +39,7 @@ def bca_interval(values: np.ndarray) -> tuple[float, float]:
 
 def welch_interval(first: np.ndarray, second: np.ndarray) -> Interval:
     """Mean of the second minus mean of the first, and its 95 % interval where seeds are not shared (Welch's)."""
-    difference = float(np.mean(second) - np.mean(first))
+    difference = float(np.mean(second) - np.mean(first)) if min(len(first), len(second)) else math.nan
     if min(len(first), len(second)) < 2:
         return difference, math.nan, math.nan
     parts = [float(np.var(values, ddof=1)) / len(values) for values in (first, second)]
