@@ -23,6 +23,11 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## the five axes compared on real text, in minutes, with a report at the end
 	@$(BIN)/python -m runs.train -m study=demo; code=$$?; $(BIN)/python -m analysis.report runs/out/demo && exit $$code
 
+claims: $(READY)  ## what the literature says of these blocks, tested: every study of conf/study/claims, then runs/reference/claims (hours)
+	@code=0; for claim in pretrained $(filter-out pretrained,$(basename $(notdir $(wildcard conf/study/claims/*.yaml)))); do \
+		$(BIN)/python -m runs.train -m study=claims/$$claim || code=1; done; \
+	$(BIN)/python -m analysis.collect $$(ls -d runs/out/claim-[0-9]* | grep -v -- '-tuning$$') --to runs/reference/claims && exit $$code
+
 test: $(READY)  ## the tests that need no GPU
 	$(BIN)/python -m pytest -n auto -m 'not gpu and not torture'
 
@@ -44,4 +49,4 @@ gpu:  ## on a machine with CUDA, with its own torch: fast paths against their tw
 	$(GPU) -m pytest -m gpu
 	@$(GPU) -m runs.train -m study=gpu_card; code=$$?; $(GPU) -m analysis.report runs/out/gpu-card && exit $$code
 
-.PHONY: help setup demo test check torture format gpu
+.PHONY: help setup demo claims test check torture format gpu

@@ -23,13 +23,13 @@ def answers(study: Comparison) -> list[str]:
     """A sentence per claim: prediction, measurement, verdict, and why."""
     sentences = []
     for row in rows(study):
-        measured = f"measured {row['measured']} over {count(row['n'], 'seed')}" if row["n"] else "not measured"
+        measured = f"measured {row['amounts']} over {count(row['n'], 'seed')}" if row["n"] else "not measured"
         sentences.append(f"{row['name']}: predicted {row['expected']}, {measured}: {row['word']}{row['because']}.")
     return sentences
 
 
 def rows(study: Comparison) -> list[dict[str, Any]]:
-    """The claims as text: name, expected (what was predicted), measured, n, word (the verdict), because, holds ..."""
+    """The claims as text: name, expected (what was predicted), amounts (what was measured), word (the verdict), because ..."""
     names, found = short_names(study), []
     for row in study.claims.to_dict("records"):
         notes = "; ".join(part for part in (row["why"], row["caution"]) if part)
@@ -39,7 +39,7 @@ def rows(study: Comparison) -> list[dict[str, Any]]:
                 **{str(key): value for key, value in row.items()},
                 "name": names.get(row["arm"], row["arm"]),
                 "expected": _expected(row, names, study.baseline),
-                "measured": _amounts(study, row),
+                "amounts": _amounts(study, row),
                 "word": f"{word}{OF_THE_VERDICT[row['holds']]}",
                 "because": f" ({notes})" if notes else "",
                 "notes": notes,

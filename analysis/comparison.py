@@ -17,6 +17,7 @@ from analysis.load import SetAside
 from analysis.metric import MATCHED, Metric, choose_baseline, choose_metric, usable
 from analysis.noise import noise_floor
 from analysis.question import registered
+from analysis.tuning import Bill
 from analysis.verdict import seeds_needed
 from runs.job.question import Question
 from runs.job.record import COSTS, SPEEDS, STATUSES, RecordError
@@ -26,7 +27,8 @@ from runs.job.record import COSTS, SPEEDS, STATUSES, RecordError
 class Comparison:
     """A study's arms side by side. arms: a row per arm; pairs: a row per arm and seed; differences: a row per other arm;
     question: what the study registered, None if nothing, and claims: a row per prediction of it; asked_before: what is to be
-    said where runs had another one. set_aside: the runs that none of these holds, since their records are damaged."""
+    said where runs had another one. set_aside: the runs that none of these holds, since their records are damaged. tuning: the
+    trials of the arms' learning rates, None where there were none."""
 
     runs: pd.DataFrame
     metric: Metric
@@ -39,6 +41,7 @@ class Comparison:
     claims: pd.DataFrame
     noise: dict[str, Any]
     set_aside: Sequence[SetAside]
+    tuning: Bill | None = None
 
     @property
     def explored(self) -> pd.DataFrame:

@@ -74,6 +74,11 @@ def percent(value: float) -> str:
     return "=" if abs(value) < 0.05 else f"{signed(value, 1 if abs(value) < 9.95 else 0)} %"
 
 
+def share(part: float) -> str:
+    """0.354 -> 35 %."""
+    return f"{three(100 * part) if part < 0.1 else f'{100 * part:.0f}'} %" if math.isfinite(part) else NONE
+
+
 def times(value: float) -> str:
     return f"{fixed(value, 2)}{TIMES}" if math.isfinite(value) else NONE
 

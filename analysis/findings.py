@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.comparison import Comparison, non_causal_arms, short_names
-from analysis.digits import count, delta, fixed, listed, si, signed, times
+from analysis.digits import count, delta, fixed, listed, share, si, signed, times
 from analysis.fairness import CONDITIONS, thread_counts
 from analysis.metric import Metric
 from analysis.verdict import too_few
@@ -28,6 +28,7 @@ def findings(study: Comparison, effects: pd.DataFrame | None = None) -> list[str
         f"({si(base['tokens'])} tokens) each.",
         f"{name} reaches {_value(fixed(base['mean'], study.decimals), metric)}{spread}.",
     ]
+    sentences += of_tuning(study)
     fair = table[(table["reading"] != "refused") & (table["n"] > 0) & ~table["ahead"].astype(bool)]
     better, worse = (fair[fair["kind"] == kind] for kind in ("good", "bad"))
     unclear, waiting = fair[fair["verdict"] == "inconclusive"], fair[fair["verdict"].isna()]
@@ -53,6 +54,25 @@ def findings(study: Comparison, effects: pd.DataFrame | None = None) -> list[str
     if len(waiting):
         sentences.append(f"Measured, without a verdict yet ({study.needed} seeds needed): {_with_intervals(waiting, study)}.")
     return sentences
+
+
+def of_tuning(study: Comparison) -> list[str]:
+    """What finding the learning rates has cost, and which arm suffers most from a wrong one; nothing where none was sought."""
+    if study.tuning is None:
+        return []
+    arms, names = study.tuning.arms, short_names(study)
+    told = f"Each arm's learning rate was found first, in {count(study.tuning.trials, 'trial')}"
+    told += f": {share(study.tuning.share)} of all training FLOPs" if math.isfinite(study.tuning.share) else ""
+    known = arms.dropna(subset="sensitivity").sort_values(["diverged", "sensitivity"], kind="stable").to_dict("records")
+    if len(known) > 1:
+        most, least = ((names.get(row["arm"], row["arm"]), fixed(row["sensitivity"])) for row in (known[-1], known[0]))
+        lost = int(known[-1]["diverged"])
+        told += f"; {most[0]} minds it most ({most[1]} nats above its best in the mean over the rates that all arms tried"
+        told += f", and {count(lost, 'rate')} diverged" if lost else ""
+        told += f"), {least[0]} least ({least[1]})"
+    others = study.tuning.others
+    left_out = f"{count(others, 'trial')} of other data, budgets or blocks {'is' if others == 1 else 'are'} not counted."
+    return [f"{told}."] + [left_out] * bool(others)
 
 
 def of_axes(study: Comparison, effects: pd.DataFrame) -> list[str]:

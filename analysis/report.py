@@ -6,25 +6,27 @@ import argparse
 import base64
 import json
 import math
-import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
 
-from analysis import answer, digits, findings, plots, plots_cost, plots_curves, plots_moe
+from analysis import answer, digits, findings, plots, plots_cost, plots_curves, plots_moe, plots_tuning
 from analysis.axes import axis_effects
 from analysis.comparison import Comparison, compare, non_causal_arms, short_names
 from analysis.fairness import thread_counts
+from analysis.files import plain, refuse_links, write
 from analysis.load import choices, read
 from analysis.metric import MATCHED
 from analysis.noise import checkpoint_noise
 from analysis.spreadsheet import csv
 from analysis.style import Drawing
 from analysis.terminal import outcome, terminal_table
-from runs.job.record import RecordError, named
+from analysis.tuning import bill, read_trials
+from runs.job.record import RecordError
 
 __all__ = ["build", "main", "terminal_table"]
 
@@ -41,6 +43,9 @@ def build(path: str | Path, baseline: str | None = None) -> tuple[Path, Comparis
         folder.resolve() for folder in (*folders, *(f.parent for f in folders))
     }:
         raise RecordError(f"{path}: a report is about one study; give the folder that holds its runs ({min(folders)})")
+    trials, damaged = read_trials(min(folders).resolve())
+    tuning = None if trials is None else bill(records, trials)
+    study = replace(study, set_aside=[*records.set_aside, *damaged], tuning=tuning)
     effects = axis_effects(study)
     jitter = checkpoint_noise(records.curves, study.metric)
     sections = _figures(study, effects, records.curves, records.routing)
@@ -53,9 +58,9 @@ def build(path: str | Path, baseline: str | None = None) -> tuple[Path, Comparis
     files |= {"runs.csv": csv(records.runs.drop(columns="folder")), "curves.csv": csv(records.curves)}
     files |= {"routing.csv": csv(records.routing)} if len(records.routing) else {}
     files |= {"verdicts.json": verdicts_text.encode(), "index.html": _page(study, effects, jitter, sections, figures).encode()}
-    _refuse_links(target, target / "figures", *(target / name for name in files))
+    refuse_links(target, target / "figures", *(target / name for name in files))
     for name, content in files.items():
-        _write(target / name, content)
+        write(target / name, content)
     for old in (target / "figures").glob("*") if figures else []:
         if old.name not in figures and old.is_file():
             old.unlink()  # a figure of an earlier state of the study
@@ -78,8 +83,9 @@ def verdicts(study: Comparison, effects: pd.DataFrame, jitter: float = math.nan)
         "set_aside": [run._asdict() for run in study.set_aside],
         "comparisons": study.differences.to_dict("records"),
         "axes": effects.to_dict("records"),
+        "tuning": None if study.tuning is None else study.tuning.to_json(),
     }
-    return _plain(content)
+    return plain(content)
 
 
 def _figures(study: Comparison, effects: pd.DataFrame, curves: pd.DataFrame, routing: pd.DataFrame) -> dict[str, list[Drawing]]:
@@ -87,6 +93,7 @@ def _figures(study: Comparison, effects: pd.DataFrame, curves: pd.DataFrame, rou
         "differences": [plots.axis_plot(study, effects), plots.forest(study)],
         "curves": [plots_curves.curves(study, curves), plots_curves.gaps(study, curves)],
         "cost": [plots_cost.pareto(study), plots_cost.cost_bars(study)],
+        "tuning": [plots_tuning.rates(study)],
         "experts": [
             plots_moe.expert_load(study, routing),
             plots_moe.load_history(study, routing),
@@ -103,7 +110,8 @@ def _page(
     pages = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    shown = [digits.fixed, digits.si, digits.signed, digits.percent, digits.times, digits.interval, digits.three, digits.count]
+    shown = [digits.fixed, digits.si, digits.signed, digits.percent, digits.share, digits.times, digits.interval, digits.three]
+    shown.append(digits.count)
     pages.filters.update({function.__name__: function for function in [*shown, outcome]})
     images = {
         name: "data:image/svg+xml;base64," + base64.b64encode(files[f"{name}.svg"]).decode()
@@ -165,34 +173,6 @@ def _facts(runs: pd.DataFrame, study: Comparison) -> list[tuple[str, str]]:
         ("Machine", f"{values('device')}, {digits.listed(thread_counts(runs)) or 'not recorded'} threads"),
         ("Code", f"torch {values('torch')}, Python {values('python')}, commit {values('git_commit', 8)}{dirty}"),
     ]
-
-
-def _plain(value: Any) -> Any:
-    """Numpy's numbers as Python's, and nan as null, since JSON has none."""
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _refuse_links(*targets: Path) -> None:
-    """A link in somebody else's study would lead what is written, and what is deleted, to another place."""
-    for target in targets:
-        if target.is_symlink():
-            raise RecordError(f"{target}: a link to {os.readlink(target)}, and a report is written to plain files; remove it")
-
-
-def _write(file: Path, content: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with named(file):
-            scratch.write_bytes(content)
-        os.replace(scratch, file)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

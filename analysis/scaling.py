@@ -74,7 +74,7 @@ def fit_scaling_law(
             may draw again, such as the seed; None: each row by itself.
     Raises: ValueError: a missing column, numbers that are not above 0, fewer than 5 rows, or 2 sizes or lengths at least.
     """
-    table = _checked(frame, {"n": n, "d": d, "loss": loss}, unit)
+    table = checked(frame, {"n": n, "d": d, "loss": loss}, unit)
     for name, column in (("n", n), ("d", d)):
         if table[name].nunique() < 3:
             raise ValueError(f"{column} takes {table[name].nunique()} values; an exponent needs at least 3")
@@ -109,7 +109,7 @@ class RoutedLaw:
 
 def fit_routed_law(frame: pd.DataFrame, n: str = "params", e: str = "experts", loss: str = "loss") -> RoutedLaw:
     """The law of routed models, over their dense size and their number of experts. Raises ValueError as fit_scaling_law."""
-    table = _checked(frame, {"n": n, "e": e, "loss": loss}, None)
+    table = checked(frame, {"n": n, "e": e, "loss": loss})
     log_n, experts, wanted = np.log10(table["n"]), table["e"].to_numpy(float), np.log10(table["loss"])
     middle = log_n.mean()
 
@@ -144,13 +144,14 @@ class PowerLaw:
 
 def fit_power_law(frame: pd.DataFrame, inputs: Sequence[str], output: str) -> PowerLaw:
     """A straight line between logarithms. Raises ValueError as fit_scaling_law."""
-    table = _checked(frame, {name: name for name in (*inputs, output)}, None)
+    table = checked(frame, {name: name for name in (*inputs, output)})
     columns = np.stack([np.ones(len(table)), *(np.log(table[name]) for name in inputs)], axis=1)
     (constant, *slopes), *_ = np.linalg.lstsq(columns, np.log(table[output]), rcond=None)
     return PowerLaw(float(np.exp(constant)), dict(zip(inputs, map(float, slopes), strict=True)))
 
 
-def _checked(frame: pd.DataFrame, columns: Mapping[str, str], unit: str | None) -> pd.DataFrame:
+def checked(frame: pd.DataFrame, columns: Mapping[str, str], unit: str | None = None) -> pd.DataFrame:
+    """The columns under their names in a law, and unit. Raises ValueError, as fit_scaling_law."""
     wanted = [*columns.values(), *([unit] if unit else [])]
     if missing := [name for name in wanted if name not in frame]:
         raise ValueError(f"the table has no column {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.answer import answers, asked
 from analysis.comparison import Comparison, short_names
-from analysis.digits import NONE, count, delta, fixed, si
+from analysis.digits import NONE, count, delta, fixed, listed, share, si
 from analysis.verdict import too_few
 
 
@@ -29,7 +29,8 @@ def terminal_table(study: Comparison) -> str:
     title = f"{runs['study'].iloc[0]}: {study.metric.name}, {good} is better; baseline {study.baseline}; "
     title += f"{count(len(seeds), 'seed')}: {', '.join(map(str, seeds[:12]))}{', ...' if len(seeds) > 12 else ''}"
     title += f"; chance {fixed(study.chance, study.decimals)}" if math.isfinite(study.chance) else ""
-    notes = [note for note in [too_few(len(seeds), study.needed)] if note]
+    notes = _tuning(study)
+    notes += [note for note in [too_few(len(seeds), study.needed)] if note]
     flagged = study.differences[(study.differences["reading"] == "refused") | study.differences["ahead"]]
     notes += [f"{arm}: {note.split('; ')[0]}" for arm, note in zip(flagged["arm"], flagged["note"], strict=True)]
     notes += [f"set aside: {run}: {reason}" for run, reason in study.set_aside[:10]]
@@ -38,6 +39,16 @@ def terminal_table(study: Comparison) -> str:
     notes += [f"{run}: {error}" for run, error in zip(failed["run"], failed["error"], strict=True)][:10]
     question = [f"asked: {asked(study)}", *answers(study), ""] if asked(study) else []
     return "\n".join([*question, title, *lines, *notes])
+
+
+def _tuning(study: Comparison) -> list[str]:
+    """One line: what the learning rates have cost, and what they are."""
+    if study.tuning is None:
+        return []
+    names, chosen = short_names(study), study.tuning.arms.dropna(subset="chosen")
+    rates = [f"{names.get(arm, arm)} {rate:g}" for arm, rate in zip(chosen["arm"], chosen["chosen"], strict=True)]
+    cost = f"{count(study.tuning.trials, 'trial')}, {share(study.tuning.share)} of all training FLOPs"
+    return [f"tuning: {cost}; optim.lr {listed(rates) or NONE}"]
 
 
 def outcome(line: pd.Series) -> str:

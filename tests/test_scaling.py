@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import fit_power_law, fit_routed_law, fit_scaling_law
+from analysis import fit_power_law, fit_routed_law, fit_scaling_law, fit_step_law, fit_surface
 from analysis.scaling import RoutedLaw
 
 PUBLISHED = (1.69, 406.4, 0.34, 410.7, 0.28)  # Hoffmann 2022
@@ -83,3 +83,87 @@ def test_a_power_law_comes_back() -> None:
 def test_tables_that_cannot_be_fitted(change: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit_scaling_law(change(table(PUBLISHED)))  # type: ignore[operator]
+
+
+CURVE = np.array([[0.02, 0.004], [0.004, 0.012]])  # of a valley, per octave
+
+
+def valley(sizes: int = 4, lengths: int = 3, reach: int = 3) -> pd.DataFrame:
+    """For each n and d a grid around the Step Law's optimum, in steps of an octave, not centred on it."""
+    rows = []
+    for n in np.geomspace(6e7, 1e9, sizes):
+        for d in np.geomspace(2e9, 1e11, lengths):
+            best = np.log2([1.79 * n**-0.713 * d**0.307, 0.58 * d**0.571])
+            first = np.floor(best) - reach + 1
+            for i, j in np.ndindex(2 * reach, 2 * reach):
+                place = first + np.array([i, j])
+                rows.append((n, d, *2**place, 2.0 + (place - best) @ CURVE @ (place - best) / 2))
+    return pd.DataFrame(rows, columns=["params", "tokens", "lr", "bs", "loss"])
+
+
+def test_the_step_law_comes_back() -> None:
+    found = fit_step_law(valley())
+    assert (found.lr.factor, *found.lr.exponents.values()) == pytest.approx((1.79, -0.713, 0.307))
+    assert (found.bs.factor, *found.bs.exponents.values()) == pytest.approx((0.58, 0.571))
+    assert (found.cells["left_out"] == "").all() and found.cells["loss"].tolist() == pytest.approx([2.0] * 12)
+    held = found.held_out
+    assert held["n"].unique().tolist() == pytest.approx([1e9])
+    assert held[["lr_error", "bs_error", "regret"]].abs().max(axis=None) < 1e-9
+
+
+def test_a_law_that_bends_is_found_out_on_the_largest_size() -> None:
+    frame = valley()
+    large = frame["params"] == frame["params"].max()
+    frame.loc[large, "lr"] *= 2  # its best rate is twice the one that the others foretell
+    held = fit_step_law(frame).held_out
+    assert held["lr_error"].tolist() == pytest.approx([-0.5] * 3) and held["regret"].tolist() == pytest.approx([0.01] * 3)
+
+
+def test_a_surface_knows_its_minimum_and_what_any_other_point_costs() -> None:
+    frame = valley(1, 1)
+    found = fit_surface(frame)
+    assert found.edge == () and found.loss == pytest.approx(2.0)
+    assert found.regret(2 * found.lr, found.bs) == pytest.approx(0.01) and found.regret(
+        found.lr, found.bs / 4
+    ) == pytest.approx(0.024)
+    assert found.predict(frame["lr"], frame["bs"]) == pytest.approx(frame["loss"].to_numpy())
+
+
+def test_a_minimum_beyond_the_grid_is_said_to_lie_at_its_edge() -> None:
+    frame = valley(1, 1)
+    best = fit_surface(frame)
+    left = frame[frame["lr"] < best.lr / 2]
+    found = fit_surface(frame[frame["lr"] < best.lr])
+    assert found.edge == ("lr",) and found.lr == pytest.approx(frame.loc[frame["lr"] < best.lr, "lr"].max())
+    around = found.predict(found.lr, found.bs * 2.0 ** np.array([-0.1, 0.0, 0.1]))
+    assert np.argmin(around) == 1  # on the edge it is the lowest
+    with pytest.raises(ValueError, match="lr takes 2 values; a parabola needs at least 3"):
+        fit_surface(left)
+    hill = fit_surface(frame.assign(loss=4 - frame["loss"]))
+    assert hill.edge == ("lr", "bs")
+
+
+def test_cells_that_tell_nothing_are_left_out_with_the_reason() -> None:
+    cells = [cell for _, cell in valley().groupby(["params", "tokens"])]
+    cells[0] = cells[0][cells[0]["lr"] < fit_surface(cells[0]).lr]  # cut at the minimum
+    cells[-1] = cells[-1].head(4)
+    found = fit_step_law(pd.concat(cells))
+    reasons = found.cells.loc[found.cells["left_out"] != "", "left_out"].tolist()
+    assert reasons == [
+        "its lowest point lies at the edge in lr",
+        "4 rows: at least 5 are needed, one for each number of the law",
+    ]
+    assert found.lr.exponents == pytest.approx({"n": -0.713, "d": 0.307})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame.drop(columns="bs"), "no column bs"),
+        (lambda frame: frame[frame["params"] < 7e7], "3 cells have their minimum inside, with one n at most"),
+        (lambda frame: frame[frame["params"] < 3e8].head(4 * 36), "4 rows: at least 5 are needed"),
+    ],
+)
+def test_tables_without_a_step_law(change: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit_step_law(change(valley()))  # type: ignore[operator]

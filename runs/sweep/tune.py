@@ -14,6 +14,7 @@ from ..job.run import Run
 from ..job.study import TRIALS, Tuning
 
 GROWTH = 4  # rates that a grid may grow by
+LR = ", lr "  # between an arm's label and the rate, in the label of a trial
 AROUND = 2  # rates on each side of the best that its smooth minimum is found from
 Train = Callable[[list[Run]], object]
 Arm = tuple[str, str]  # a study's name, and the hash of the arm as it was written
@@ -28,7 +29,7 @@ def tuned(runs: Sequence[Run], train: Train, refuse: Callable[[ConfigError], Non
     arms: dict[Arm, Run] = {}
     for run in runs:
         if run.study.tuning is not None:
-            arms.setdefault(arm_of(run), run)
+            arms.setdefault(arm_of(run), as_tried(run))
     grids = {arm: sorted(tuning_of(run).rates) for arm, run in arms.items()}
     found: dict[Arm, float | None] = {}
     while open_arms := [arm for arm in arms if arm not in found]:
@@ -52,7 +53,7 @@ def tuned(runs: Sequence[Run], train: Train, refuse: Callable[[ConfigError], Non
                 print(f"{run.name}: optim.lr={best:g}, of {len(losses)} rates from {tried}{edge}", flush=True)
     rates = {arm: rate for arm, rate in found.items() if rate is not None}
     kept = [run for run in runs if run.study.tuning is None or arm_of(run) in rates]
-    return [run if run.study.tuning is None else at_rate(run, rates[arm_of(run)]) for run in kept]
+    return as_recorded([run if run.study.tuning is None else at_rate(run, rates[arm_of(run)]) for run in kept])
 
 
 def in_turn(trials: Sequence[Sequence[Run]]) -> list[Run]:
@@ -74,11 +75,24 @@ def at_rate(run: Run, rate: float) -> Run:
     return replace(run, optim={**run.optim, "lr": rate}, identity="")
 
 
+def as_recorded(runs: Sequence[Run]) -> list[Run]:
+    """Under the labels that their arms have already: whoever launches them knows an arm at the rate as written alone."""
+    known = {folder: record.labels(folder) for folder in {run.folder.parent for run in runs}}
+    return [run.labelled(known[run.folder.parent].get((run.study.arm, run.arm_hash), run.label)) for run in runs]
+
+
+def as_tried(run: Run) -> Run:
+    """Under the label that its arm's trials have, if there are any."""
+    tried = trials(run, tuning_of(run).rates)
+    known = [new.label for old, new in zip(tried, as_recorded(tried), strict=True) if new.label != old.label]
+    return run.labelled(known[0].rpartition(LR)[0]) if known else run
+
+
 def trials(run: Run, rates: Sequence[float]) -> list[Run]:
     """Every rate with every seed of the trials."""
     study = replace(run.study, name=f"{run.study.name}{TRIALS}", question=None, tuning=None)
     return [
-        replace(at_rate(run, rate), seed=seed, study=study, identity="", label=f"{run.name}, lr {rate:g}")
+        replace(at_rate(run, rate), seed=seed, study=study, identity="", label=f"{run.label or run.name}{LR}{rate:g}")
         for seed in tuning_of(run).seeds
         for rate in rates
     ]
@@ -104,16 +118,18 @@ def grow(losses: Mapping[float, float]) -> float | None:
 
 
 def smooth_minimum(losses: Mapping[float, float]) -> float:
-    """The rate at the lowest point of a parabola through the best ones, over the logarithm of the rate: a single lucky point
+    """The rate at the lowest point of a cubic through the best ones, over the logarithm of the rate: a single lucky point
     decides nothing. Between the neighbours of the best one in any case; to three digits."""
     finite = sorted(rate for rate in losses if math.isfinite(losses[rate]))
     best = min(range(len(finite)), key=lambda i: losses[finite[i]])
     near = finite[max(0, best - AROUND) : best + AROUND + 1]
     x, y = np.log2(near) - math.log2(finite[best]), np.array([losses[rate] for rate in near])
-    lowest = 0.0
-    if len(near) >= 3:
-        curvature, slope, _ = np.polyfit(x, y, 2)
-        lowest = -slope / (2 * curvature) if curvature > 0 else 0.0
-    low = min(0.0, math.log2(finite[max(0, best - 1)] / finite[best]))
-    high = max(0.0, math.log2(finite[min(len(finite) - 1, best + 1)] / finite[best]))
-    return float(f"{finite[best] * 2 ** min(high, max(low, lowest)):.3g}")
+    low, high = (math.log2(finite[i] / finite[best]) for i in (max(0, best - 1), min(len(finite) - 1, best + 1)))
+    if len(near) < 3:
+        return finite[best]
+    curve = np.polyfit(
+        x, y, min(3, len(near) - 1)
+    )  # losses rise faster above the best rate: a parabola would lean to small ones
+    turns = [float(turn.real) for turn in np.roots(np.polyder(curve)) if turn.imag == 0 and low < turn.real < high]
+    lowest = min([0.0, low, high, *turns], key=lambda place: np.polyval(curve, place))
+    return float(f"{finite[best] * 2**lowest:.3g}")
