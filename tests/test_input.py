@@ -135,6 +135,10 @@ REFUSED = {
     "more than is allowed": (["study.memory=0.001"], r"training this takes at least .* study\.memory allows 0\.00 GiB"),
     "rows": (["train.batch_size=10000000000"], r"train\.batch_size=10000000000 .* a batch alone takes"),
     "held-out rows": (["train.eval_batches=10000000000"], r"train\.eval_batches=10000000000 of"),
+    "what is written": (
+        ["position=rotary", "train.decode_tokens=10000000000"],
+        r"train\.decode_tokens=10000000000 in .* they alone",
+    ),
     "no memory": (["study.memory=0"], "memory=0: more than 0"),
 }
 

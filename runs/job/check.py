@@ -95,13 +95,16 @@ def refuse_more_than_memory(run: Run, needed: Memory) -> None:
 
 
 def refuse_large_batches(run: Run) -> None:
-    """Before any row is drawn: tokens and targets, and where the held-out rows stand."""
+    """Before any row is drawn: tokens and targets, where the held-out rows stand, and what is written behind them."""
     s = run.settings
     batch, held_out = 16 * s.tokens, 16 * s.eval_batches * s.batch_size
     said = f"train.batch_size={s.batch_size} rows of train.seq_len={s.seq_len}"
     refuse_bytes(run, batch, f"{said}: a batch alone takes {batch / GIB:,.2f} GiB")
     said = f"train.eval_batches={s.eval_batches} of train.batch_size={s.batch_size}"
     refuse_bytes(run, held_out, f"{said}: to know where they stand takes {held_out / GIB:,.2f} GiB")
+    written = 16 * s.batch_size * s.decode_tokens
+    said = f"train.decode_tokens={s.decode_tokens} in train.batch_size={s.batch_size} rows"
+    refuse_bytes(run, written, f"{said}: they alone take {written / GIB:,.2f} GiB")
 
 
 def refuse_bytes(run: Run, needed: int, said: str) -> None:
