@@ -34,6 +34,7 @@ CONDITIONS = (
     Condition("git_dirty", "uncommitted changes", False),
 )
 OF_A_LOSS = (Condition("objective", "objective", True),)  # two objectives may aim at one accuracy, but their losses differ
+OF_STEPS = ("train.steps", "tokens")  # differ where arms were made equal in seconds
 PER_TOKEN = (Condition("tokenizer", "tokenizer", True),)
 
 
@@ -55,6 +56,8 @@ def same_seed_pairs(runs: pd.DataFrame, column: str, baseline: str) -> pd.DataFr
     good = good.drop_duplicates(["arm", "seed"], keep="last")
     base = good[good["arm"] == baseline].drop(columns="arm").add_prefix("baseline_").rename(columns={"baseline_seed": "seed"})
     pairs = good[good["arm"] != baseline].merge(base, on="seed")
+    timed = runs.get("match.budget", pd.Series(dtype=object)).eq("seconds").all() and len(runs) > 0
+    shared = [condition for condition in shared if not (timed and condition.column in OF_STEPS)]
     reasons: dict[bool, list[list[str]]] = {True: [[] for _ in pairs.index], False: [[] for _ in pairs.index]}
     for name, what, refuses in shared:
         mine, theirs = pairs[name], pairs[f"baseline_{name}"]

@@ -39,6 +39,10 @@ def main() -> int:
     runs = ready(command.runs, alone=total == 1)
     for line in told(runs):
         print(line)
+    if any(run.match and run.match["budget"] == "seconds" for run in runs):
+        from .sweep.pace import paced
+
+        runs = ready(paced(runs, sweep, refuse), alone=total == 1)
     if any(run.study.tuning for run in runs):
         from .sweep.tune import tuned
 

@@ -7,13 +7,17 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytest
 from scipy.interpolate import PchipInterpolator
 
+from analysis import load
+from analysis.fairness import same_seed_pairs
 from runs.build.errors import ConfigError
 from runs.command import guarded
+from runs.job import record
 from runs.job.question import Question
 from runs.job.study import Study, Tuning
 from runs.sweep.tune import grow, smooth_minimum, tuned
@@ -131,8 +135,9 @@ study:
     predicted: {gelu: {val_bits_per_byte: equivalent}}
     margin: {val_bits_per_byte: 0.5}
     equal: [total_params]
-  tuning: {rates: [0.01, 0.02, 0.04], seeds: [100]}
 """
+TUNING = "  tuning: {rates: [0.01, 0.02, 0.04], seeds: [100]}\n"
+PLAN += TUNING
 
 
 def study(plan: str, out: Path, text: Path, *words: str) -> int:
@@ -190,3 +195,24 @@ def test_a_plan_that_contradicts_itself_is_refused(
 ) -> None:
     assert study(PLAN.replace(old, new), tmp_path, write_text(tmp_path / "story.txt")) in (1, 2)
     assert message in capfd.readouterr().err and not runs(tmp_path)
+
+
+def test_arms_of_equal_seconds_make_as_many_steps_as_their_speed_allows(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text, words = write_text(tmp_path / "story.txt"), ("study.seeds=[0]", "match=seconds")
+    plan = PLAN.replace("gelu: [ffn=relu]", "moe: [ffn=moe]").replace("{gelu:", "{moe:").replace(TUNING, "")
+    assert study(plan.replace("    equal: [total_params]\n", ""), tmp_path, text, *words) == 0
+    said = capfd.readouterr().out
+    speeds = {
+        arm: [record.read_json(file)["cost"]["step_ms"] for file in tmp_path.glob(f"tuned-pace/{arm}-*/summary.json")]
+        for arm in ("dense", "moe")
+    }
+    wanted = max(1, round(6 * median(speeds["dense"]) / median(speeds["moe"])))
+    (moe,) = (json.loads(file.read_text()) for file in tmp_path.glob("tuned/moe-*/config.json"))
+    assert len(speeds["moe"]) == 3 and moe["train"]["steps"] == wanted and f"so train.steps={wanted}" in said
+    assert moe["match"]["budget"] == "seconds" and moe["match"]["solved"] == {"train.steps": wanted}
+    pairs = same_seed_pairs(load(tmp_path / "tuned"), "val_bits_per_byte", "dense")
+    assert pairs["refused"].tolist() == [""]
+    assert study(plan.replace("    equal: [total_params]\n", ""), tmp_path, text, *words) == 0
+    assert len(list(tmp_path.glob("tuned/moe-*"))) == 1

@@ -26,7 +26,7 @@ from .effect import Part, by_name, drop_foreign, read_words, refuse_idle
 from .explain import COMPOSING, CONF, did_you_mean, explain, leaves
 from .inherit import inherit, inherited, inherited_choices
 from .layers import compose_layers, plain, stacked
-from .match import BUDGETS, Equal, alone, solved_words
+from .match import BUDGETS, MEASURED, Equal, alone, solved_words
 from .overrides import changed, group_of, key_of, normal
 from .router_losses import idle_losses, without_idle_losses
 from .values import refuse_other_keys, refuse_other_shared
@@ -141,8 +141,8 @@ def match_arms(
 
 def refuse_other_match(config: DictConfig, arms: Mapping[Any, Any] | None, grid: Equal) -> None:
     """Raises ConfigError: no budget, or nothing to make equal to something."""
-    if config.match not in BUDGETS:
-        raise ConfigError(f"match={config.match}: no such budget; {nearest(str(config.match), BUDGETS)}")
+    if config.match not in (*BUDGETS, *MEASURED):
+        raise ConfigError(f"match={config.match}: no such budget; {nearest(str(config.match), [*BUDGETS, *MEASURED])}")
     if arms and config.study.baseline is None:
         raise ConfigError(f"match={config.match}: study.baseline=null; name the arm that the others are made equal to")
     if arms and len(arms) == 1:

@@ -1,0 +1,74 @@
+"""Equal seconds: how long a step of each arm takes is measured here, and an arm that is slower makes fewer of them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ..build.errors import ConfigError
+from ..job import record
+from ..job.run import Run
+from .tune import Arm, arm_of, in_turn
+
+TIMED = "-pace"  # ends the name of the study that the timed runs belong to
+SECONDS = "seconds"
+STEPS = 40
+TIMES = 3  # runs of each arm, of which the middle one counts
+Train = Callable[[list[Run]], object]
+
+
+def paced(runs: Sequence[Run], train: Train, refuse: Callable[[ConfigError], None]) -> list[Run]:
+    """The runs, each with as many steps as take as long as those of its study's baseline.
+
+    Args:   train: trains what is left of some runs, one at a time. Those of an arm lie in the study <name>-pace, and are done
+            once: the same command finds the same steps. refuse: takes an arm whose runs have not ended; the others stay.
+    Raises: ConfigError: the baseline has no speed.
+    """
+    asked: dict[Arm, Run] = {}
+    for run in runs:
+        if of_seconds(run):
+            asked.setdefault(arm_of(run), run)
+    train(in_turn([timed(run) for run in asked.values()]))
+    speeds = {arm: step_ms(run) for arm, run in asked.items()}
+    baseline = min(asked, key=lambda arm: asked[arm].name != asked[arm].study.baseline)  # in a grid, the first
+    base, found = speeds[baseline], []
+    if base is None:
+        raise ConfigError(f"match=seconds: the timed runs of the baseline {asked[baseline].name} have not ended")
+    for arm, run in asked.items():
+        own = speeds[arm]
+        if own is None:
+            refuse(ConfigError(f"{run.name}: its timed runs have not ended, see {timed(run)[0].folder.parent}"))
+        else:
+            steps = max(1, round(run.settings.steps * base / own))
+            print(f"match=seconds: {run.name}: {own:.1f} ms a step against {base:.1f} ms, so train.steps={steps}", flush=True)
+            found.append((arm, steps))
+    steps_of = dict(found)
+    return [at_pace(run, steps_of.get(arm_of(run))) for run in runs if not of_seconds(run) or arm_of(run) in steps_of]
+
+
+def of_seconds(run: Run) -> bool:
+    return run.match is not None and run.match["budget"] == SECONDS
+
+
+def timed(run: Run) -> list[Run]:
+    study = replace(run.study, name=f"{run.study.name}{TIMED}", question=None, tuning=None, slots=1)
+    short = replace(run.settings, steps=STEPS, log_every=STEPS // 4, eval_every=STEPS, eval_batches=1, checkpoint_every=None)
+    return [
+        replace(run, seed=seed, study=study, settings=short, match=None, identity="", label=run.name) for seed in range(TIMES)
+    ]
+
+
+def step_ms(run: Run) -> float | None:
+    """The median over the timed runs; None where one has not ended well."""
+    if any(record.status(one.folder) != "done" for one in timed(run)):
+        return None
+    return statistics.median(record.read_json(one.folder / record.SUMMARY)["cost"]["step_ms"] for one in timed(run))
+
+
+def at_pace(run: Run, steps: int | None) -> Run:
+    if steps is None or run.match is None:
+        return run
+    return replace(
+        run, settings=replace(run.settings, steps=steps), match={**run.match, "solved": {"train.steps": steps}}, identity=""
+    )
