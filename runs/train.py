@@ -64,16 +64,18 @@ def ready(runs: Sequence[Run], alone: bool) -> list[Run]:
     from .job.check import check_here, refuse_other_data
     from .job.start import load_data
 
-    found = []
+    found: list[Run] = []
+    checked = set()  # arms: what can be known of one holds for all its seeds
     for run in runs:
         try:
             with contextlib.suppress(record.RecordError):  # another process is in the folder
                 for line in record.mend(run.folder):
                     print(line, file=sys.stderr)
-            if record.status(run.folder) in record.ENDED:
-                refuse_other_data(run, load_data(run))  # nothing is left to train, but it must be this run still
+            if record.status(run.folder) in record.ENDED or run.arm_hash in checked:
+                refuse_other_data(run, load_data(run))  # where nothing is left to train, it must be this run still
             else:
                 check_here(run)
+                checked.add(run.arm_hash)
             found.append(run)
         except (ValueError, OSError, record.RecordError) as error:
             if alone:
