@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import answer, plots
+from analysis import answer, plots_claims
 from analysis.comparison import Comparison, compare
 from analysis.digits import count
 from analysis.files import plain, refuse_links, write
@@ -42,7 +42,7 @@ def collect(studies: Sequence[str | Path], to: str | Path) -> list[dict[str, Any
             raise RecordError(f"{folder}: its runs were registered with no question, so it has no verdict to collect")
         found += predictions(study, cost(records, trials))
         tables.append(study.runs)
-        figure = plots.forest(study)
+        figure = plots_claims.claims(study)
         files |= {} if figure is None else {f"{name_of(study)}.png": figure.files()[f"{figure.name}.png"]}
     files["runs.csv"] = csv(_runs(pd.concat(tables, ignore_index=True)))
     files["verdicts.json"] = (json.dumps(plain(found), indent=2, allow_nan=False) + "\n").encode()

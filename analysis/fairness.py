@@ -56,7 +56,7 @@ def same_seed_pairs(runs: pd.DataFrame, column: str, baseline: str) -> pd.DataFr
     good = good.drop_duplicates(["arm", "seed"], keep="last")
     base = good[good["arm"] == baseline].drop(columns="arm").add_prefix("baseline_").rename(columns={"baseline_seed": "seed"})
     pairs = good[good["arm"] != baseline].merge(base, on="seed")
-    timed = runs.get("match.budget", pd.Series(dtype=object)).eq("seconds").all() and len(runs) > 0
+    timed = "match.budget" in runs and bool((runs["match.budget"] == "seconds").all())
     shared = [condition for condition in shared if not (timed and condition.column in OF_STEPS)]
     reasons: dict[bool, list[list[str]]] = {True: [[] for _ in pairs.index], False: [[] for _ in pairs.index]}
     for name, what, refuses in shared:

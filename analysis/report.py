@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from analysis import answer, digits, findings, plots, plots_cost, plots_curves, plots_moe, plots_tuning
+from analysis import answer, digits, findings, plots, plots_claims, plots_cost, plots_curves, plots_moe, plots_tuning
 from analysis.axes import axis_effects
 from analysis.comparison import Comparison, compare, non_causal_arms, short_names
 from analysis.fairness import thread_counts
@@ -90,6 +90,7 @@ def verdicts(study: Comparison, effects: pd.DataFrame, jitter: float = math.nan)
 
 def _figures(study: Comparison, effects: pd.DataFrame, curves: pd.DataFrame, routing: pd.DataFrame) -> dict[str, list[Drawing]]:
     sections = {
+        "claims": [plots_claims.claims(study)],
         "differences": [plots.axis_plot(study, effects), plots.forest(study)],
         "curves": [plots_curves.curves(study, curves), plots_curves.gaps(study, curves)],
         "cost": [plots_cost.pareto(study), plots_cost.cost_bars(study)],
