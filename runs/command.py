@@ -16,7 +16,8 @@ from omegaconf import DictConfig
 
 from .build.errors import ConfigError
 from .build.objects import check_arguments
-from .compose.compose import Point, points, said
+from .compose.arms import points, said
+from .compose.compose import Point
 from .compose.effect import refuse_idle
 from .compose.explain import CONF, EXPECTED, explain
 from .compose.labels import labelled

@@ -30,7 +30,7 @@ FLOORS = [
     ["runs.build"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-SHARED_WITH_ANALYSIS = {"runs.job.record", "runs.build.groups"}
+SHARED_WITH_ANALYSIS = {"runs.job.record", "runs.job.question", "runs.build.groups"}
 
 
 def module_name(path: Path) -> str:

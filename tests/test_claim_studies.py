@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from analysis.verdict import seeds_needed
-from runs.compose.compose import arms_and_seeds
+from runs.compose.arms import arms_and_seeds
 from runs.compose.explain import CONF
 from runs.data import MQAR
 from runs.job.record import COSTS
