@@ -21,7 +21,11 @@ CHANCE = 1 / 32  # of the values that a query of claims/window may have
 
 
 def content(file: Path) -> dict[str, Any]:
+    """What a file says, over what the study says that it changes."""
     found: dict[str, Any] = yaml.safe_load(file.read_text())
+    first = found["defaults"][0]
+    if isinstance(first, str):
+        found["study"] = content(file.with_name(f"{first}.yaml"))["study"] | found["study"]
     return found
 
 
