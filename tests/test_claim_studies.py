@@ -25,7 +25,7 @@ def content(file: Path) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(file.read_text())
     first = found["defaults"][0]
     if isinstance(first, str):
-        found["study"] = content(file.with_name(f"{first}.yaml"))["study"] | found["study"]
+        found["study"] = content(file.parent.parent / f"{first}.yaml")["study"] | found["study"]
     return found
 
 
