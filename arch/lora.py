@@ -28,6 +28,8 @@ class LoRA(nn.Module):
     Raises: ValueError: the rank is not from 1 to the smaller side; alpha is not positive; dropout is no share below 1.
     """
 
+    fixed_inputs = ("lora_b",)  # rank channels
+
     def __init__(self, linear: nn.Linear, *, rank: int, alpha: float, dropout: float = 0.0) -> None:
         super().__init__()  # not an nn.Linear itself: arch.init draws the weights of those anew
         self.in_features, self.out_features = linear.in_features, linear.out_features

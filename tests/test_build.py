@@ -53,6 +53,7 @@ from runs.tokenizer import Tokenizer
 from runs.training import optim, schedule
 from runs.training.finetune import Finetune
 from runs.training.optim import Optimiser
+from runs.training.param import Param
 from runs.training.schedule import Schedule
 from tests.lab import config
 
@@ -167,7 +168,15 @@ def test_given_arguments_cannot_be_set_by_config() -> None:
         check_arguments(f, {"a": 1, "model": 2}, "t", ("model",))
 
 
-RUN = {"model": Model, "data": Data, "objective": Objective, "finetune": Finetune, "optim": Optimiser, "schedule": Schedule}
+RUN = {
+    "model": Model,
+    "data": Data,
+    "objective": Objective,
+    "param": Param,
+    "finetune": Finetune,
+    "optim": Optimiser,
+    "schedule": Schedule,
+}
 PARTS = {Norm, SequenceMixer, ChannelMixer, Position, Pattern, Router, Block, Score, Tokenizer, Embedding, RotaryScaling}
 FUNCTIONS = {
     Optimiser: {optim.adamw, optim.muon},

@@ -124,6 +124,12 @@ def test_the_wiring_of_a_pre_norm_layer() -> None:
     ]
 
 
+def test_a_factor_is_drawn_with_its_value() -> None:
+    added, _ = wiring(layer_of(tiny_model("block.residual_scale=0.25")))
+    assert added == Merge("+", [RESIDUAL, ["mixer_norm", "mixer", "times 0.25"]])  # type: ignore[list-item]
+    assert "times 0.25" in drawing(tiny_model("model.logit_scale=0.25"))
+
+
 def test_side_by_side_what_shares_a_norm() -> None:
     inner = Merge("+", [["mixer"], ["ffn"]])
     assert wiring(layer_of(tiny_model("block=parallel"))) == [Merge("+", [RESIDUAL, ["norm", inner]])]  # type: ignore[list-item]

@@ -17,7 +17,7 @@ class PreNorm(TwoNorms):
     Paper: Xiong 2020, arXiv:2002.04745 (figure 1b). Differs: nothing; the final norm is the model's.
     Cost per token: that of its parts.
     Args:   mixer: over the sequence. ffn: over the channels; None = mixer only. mixer_norm, ffn_norm: before each.
-            dropout: share of a sublayer's outputs that is zeroed in training.
+            dropout: share of a sublayer's outputs that is zeroed in training. residual_scale: factor on what it adds.
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
     Raises: ValueError: an ffn without its norm.
     """
@@ -27,5 +27,5 @@ class PreNorm(TwoNorms):
     def forward(
         self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None, memory: Memory | None = None
     ) -> Tensor:
-        x = x + self.dropout(self.mix(self.mixer_norm(x), positions, cache, memory))
-        return x if self.ffn is None else x + self.dropout(self.ffn(self.ffn_norm(x), positions=positions))
+        x = self.add(x, self.mix(self.mixer_norm(x), positions, cache, memory))
+        return x if self.ffn is None else self.add(x, self.ffn(self.ffn_norm(x), positions=positions))

@@ -18,6 +18,7 @@ class Sandwich(TwoNorms):
     Cost per token: that of its parts.
     Args:   mixer: over the sequence. ffn: over the channels; None = mixer only. mixer_norm, ffn_norm: before each.
             mixer_out_norm, ffn_out_norm: on their outputs. dropout: share of a sublayer's outputs that is zeroed in training.
+            residual_scale: factor on what it adds.
     Shape:  x: (batch, seq, d_model) -> (batch, seq, d_model)
     Raises: ValueError: an ffn without its norms.
     """
@@ -35,8 +36,11 @@ class Sandwich(TwoNorms):
         ffn_norm: Norm | None = None,
         ffn_out_norm: Norm | None = None,
         dropout: float = 0.0,
+        residual_scale: float = 1.0,
     ) -> None:
-        super().__init__(mixer=mixer, ffn=ffn, mixer_norm=mixer_norm, ffn_norm=ffn_norm, dropout=dropout)
+        super().__init__(
+            mixer=mixer, ffn=ffn, mixer_norm=mixer_norm, ffn_norm=ffn_norm, dropout=dropout, residual_scale=residual_scale
+        )
         if ffn is not None and ffn_out_norm is None:
             raise ValueError("Sandwich with an ffn needs 4 norms, got 3: pass ffn_out_norm")
         self.mixer_out_norm = mixer_out_norm
@@ -45,5 +49,5 @@ class Sandwich(TwoNorms):
     def forward(
         self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None, memory: Memory | None = None
     ) -> Tensor:
-        x = x + self.dropout(self.mixer_out_norm(self.mix(self.mixer_norm(x), positions, cache, memory)))
-        return x if self.ffn is None else x + self.dropout(self.ffn_out_norm(self.ffn(self.ffn_norm(x), positions=positions)))
+        x = self.add(x, self.mixer_out_norm(self.mix(self.mixer_norm(x), positions, cache, memory)))
+        return x if self.ffn is None else self.add(x, self.ffn_out_norm(self.ffn(self.ffn_norm(x), positions=positions)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from .. import limits
-from ..contracts import Block, ChannelMixer, Norm, SequenceMixer
+from ..contracts import ChannelMixer, Norm, SequenceMixer
+from .residual import Residual
 
 
-class TwoNorms(Block):
-    """Holds a mixer, an ffn, a norm for each and the dropout on what they add to the residual stream."""
+class TwoNorms(Residual):
+    """Holds a mixer, an ffn, a norm for each, and the dropout and the factor on what they add to the residual stream."""
 
     ffn: ChannelMixer | None
     ffn_norm: Norm  # None where there is no ffn: an unused norm would be a dead weight
@@ -20,6 +21,7 @@ class TwoNorms(Block):
         mixer_norm: Norm,
         ffn_norm: Norm | None = None,
         dropout: float = 0.0,
+        residual_scale: float = 1.0,
     ) -> None:
         super().__init__()
         if ffn is not None and ffn_norm is None:
@@ -29,3 +31,5 @@ class TwoNorms(Block):
         self.ffn = ffn
         self.register_module("ffn_norm", None if ffn is None else ffn_norm)
         self.dropout = limits.dropout(dropout)
+        limits.above_zero(residual_scale=residual_scale)
+        self.residual_scale = residual_scale

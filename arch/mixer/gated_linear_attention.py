@@ -33,6 +33,7 @@ class GatedLinearAttention(StateMixer):
     """
 
     outputs = ("o_proj.weight",)
+    fixed_inputs = ("decay_proj.weight",)  # rank channels
 
     def __init__(
         self,

@@ -203,6 +203,7 @@ class Compress(nn.Module):
     """
 
     undecayed = ("position_embedding",)  # a table, not a matrix
+    fixed_inputs = ("in_proj.weight", "out_proj.weight")  # the channels of a head
 
     def __init__(self, *, d_head: int, block: int) -> None:
         super().__init__()

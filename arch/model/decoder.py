@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..contracts import Block, Cost, Memory, Norm
+from ..limits import above_zero
 from .embedding import Embedding
 from .stack import Stack, StackCache
 
@@ -16,14 +17,15 @@ from .stack import Stack, StackCache
 class Decoder(Stack):
     """A stack of layers between an embedding and the logits of the next token.
 
-    x_0 = embedding(tokens); x_l = layer_l(x_{l-1}); logits = W norm(x_L) + b, W = the embedding's table where tied
+    x_0 = embedding(tokens); x_l = layer_l(x_{l-1}); logits = scale * W norm(x_L) + b, W = the table where tied
 
-    Paper: Radford 2018 (GPT). Differs: the layers are whatever is passed in.
+    Paper: Radford 2018 (GPT); scale: Yang 2022, arXiv:2203.03466 (table 8). Differs: the layers are whatever is passed in.
     Cost per token: the embedding's table (twice where untied), vocab_size * d_model multiply-adds for the logits.
     Args:   embedding: tokens to vectors. layers: blocks, first to last. final_norm: before the logits; None where the layers
             end in a norm. tied: logits reuse the embedding's table. logit_bias: whether a learned number per token is added.
+            logit_scale: factor on the logits, but for their bias.
     Shape:  tokens: (batch, seq) integers -> (batch, seq, vocab_size)
-    Raises: ValueError: no layer, or one that is no block.
+    Raises: ValueError: no layer, or one that is no block; a scale that is not positive.
     """
 
     logit_bias: nn.Parameter | None
@@ -36,8 +38,11 @@ class Decoder(Stack):
         final_norm: Norm | None = None,
         tied: bool = True,
         logit_bias: bool = False,
+        logit_scale: float = 1.0,
     ) -> None:
         super().__init__(embedding=embedding, layers=layers, final_norm=final_norm)
+        above_zero(logit_scale=logit_scale)
+        self.logit_scale = logit_scale
         vocab_size, d_model = embedding.weight.shape
         self.lm_head = None if tied else nn.Linear(d_model, vocab_size, bias=False)
         self.register_parameter("logit_bias", nn.Parameter(torch.zeros(vocab_size)) if logit_bias else None)
@@ -58,6 +63,7 @@ class Decoder(Stack):
 
     def logits(self, x: Tensor) -> Tensor:
         """(batch, seq, d_model), after the final norm -> (batch, seq, vocab_size)"""
+        x = x if self.logit_scale == 1 else x * self.logit_scale  # fewer numbers than there are logits
         return F.linear(x, self.embedding.weight if self.lm_head is None else self.lm_head.weight, self.logit_bias)
 
     def cost(self, seq: int) -> Cost:

@@ -8,24 +8,29 @@ from torch import Tensor, nn
 
 from ..contracts import Norm
 from ..ffn.activation import activation_by_name
+from ..limits import above_zero
 
 
 class MaskedLMHead(nn.Module):
     """The logits of a masked token, from the encoder's output at its position.
 
-    logits = E norm(activation(W x + b)) + c,  E = the encoder's own embedding table
+    logits = scale * E norm(activation(W x + b)) + c,  E = the encoder's own embedding table
 
     Paper: Devlin 2018, arXiv:1810.04805 (section 3.1, task 1; the transform is that of its code). Differs: nothing.
     Cost per token: d_model^2 + d_model parameters, those of the norm and vocab_size more; as many multiply-adds but for the
     biases, and vocab_size * d_model for the logits.
     Args:   d_model: channels of each token. vocab_size: rows of the table. norm: before the logits.
-            activation: gelu, gelu_tanh, relu, relu2 or silu.
+            activation: gelu, gelu_tanh, relu, relu2 or silu. logit_scale: factor on the logits, but for their bias.
     Shape:  x: (..., d_model), table: (vocab_size, d_model) -> (..., vocab_size)
-    Raises: ValueError: unknown activation.
+    Raises: ValueError: unknown activation; a scale that is not positive.
     """
 
-    def __init__(self, *, d_model: int, vocab_size: int, norm: Norm, activation: str = "gelu") -> None:
+    def __init__(
+        self, *, d_model: int, vocab_size: int, norm: Norm, activation: str = "gelu", logit_scale: float = 1.0
+    ) -> None:
         super().__init__()
+        above_zero(logit_scale=logit_scale)
+        self.logit_scale = logit_scale
         self.proj = nn.Linear(d_model, d_model)
         self.activation = activation_by_name(activation)
         self.norm = norm
@@ -35,4 +40,5 @@ class MaskedLMHead(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        return F.linear(self.norm(self.activation(self.proj(x))), table, self.bias)
+        x = self.norm(self.activation(self.proj(x)))
+        return F.linear(x if self.logit_scale == 1 else x * self.logit_scale, table, self.bias)

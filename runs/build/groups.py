@@ -44,6 +44,7 @@ KEYS = {
     "tokenizer": Key(inherited=True, package="runs.tokenizer"),
     "data": Key(node=True, package="runs.data"),
     "objective": Key(node=True, package="runs.objective"),
+    "param": Key(node=True, inherited=True, package="runs.training.param"),
     "finetune": Key(node=True, package="runs.training.finetune"),
     "optim": Key(node=True, package="runs.training.optim"),
     "schedule": Key(node=True, package="runs.training.schedule"),

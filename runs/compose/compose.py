@@ -90,10 +90,10 @@ def from_words(config: DictConfig, groups: dict[str, str], part: Part) -> tuple[
 
 
 def from_run(config: DictConfig, groups: dict[str, str], part: Part) -> tuple[Run, list[Part]]:
-    """A run that takes its model over from another."""
+    """A run that takes its model over from another, and how its scales follow its size."""
     theirs = inherit(config, part.words)
     chosen = inherited_choices(read_choices(groups, [part]), theirs.choices)
-    return run_of({**plain(config), "model": theirs.model}, chosen), [part]
+    return run_of({**plain(config), "model": theirs.model, "param": theirs.param}, chosen), [part]
 
 
 def read_choices(groups: Mapping[str, str], parts: Sequence[Part]) -> dict[str, str]:

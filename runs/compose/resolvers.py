@@ -31,6 +31,11 @@ def refuse_no_size(*numbers: Any) -> None:
             raise ValueError(f"{number!r} is no whole number from 1 to {LARGEST:,}")
 
 
+def ratio(a: int, b: int) -> float:
+    refuse_no_size(a, b)
+    return a / b
+
+
 def share(a: int, n: int) -> int:
     """An n-th of a whole number, rounded down to one."""
     refuse_no_size(a, n)
@@ -54,6 +59,7 @@ def rotary_scaling(position: Any) -> Any:
 
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "quotient": quotient,
+    "ratio": ratio,
     "share": share,
     "sqrt": math.sqrt,
     "plus": lambda a, b: a + b,

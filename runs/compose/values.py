@@ -23,7 +23,7 @@ KINDS: dict[str, Any] = {  # of top-level keys; what a node is built from is hel
 SHARED: dict[str, Any] = {  # held against their kinds by the names that a command line has for them
     "attention_bias": bool | Literal["qkv"],
     "ffn_bias": bool,
-    **dict.fromkeys(("norm_eps", "rope_theta", "dropout"), float),
+    **dict.fromkeys(("norm_eps", "rope_theta", "dropout", "residual_scale", "logit_scale"), float),
 }
 
 

@@ -49,6 +49,7 @@ def draw_stack(model: Stack, name: str = "", *, several: bool = False) -> Pictur
         pictures.append(draw_part(model.final_norm))
     if isinstance(model, Decoder):
         head = ["the embedding's table"] if model.lm_head is None else [f"lm_head {shape(model.lm_head.weight)}"]
+        head += [] if model.logit_scale == 1 else [f"times {model.logit_scale:g}"]
         head += [] if model.logit_bias is None else [f"+ logit_bias {shape(model.logit_bias)}"]
         pictures += [box(head), caption("logits of the next token")]
     elif several:

@@ -106,4 +106,6 @@ def _merge(symbol: str, terms: list[fx.Node]) -> Merge:
 
 
 def _name(node: fx.Node) -> str:
+    if SYMBOLS.get(node.target) == "*" and (factors := [arg for arg in node.args if isinstance(arg, (int, float))]):
+        return f"times {factors[0]:g}"
     return str(node.target) if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))

@@ -15,12 +15,11 @@ from ..build.sizes import refuse_huge, refuse_other_size
 from ..data.contract import Batch, Data
 from ..objective import Task
 from ..training.memory import GIB, Memory, device_memory, training_memory
-from ..training.optim import Optimiser
 from ..training.schedule import Schedule
 from . import record
 from .execute import one_line
 from .run import Run
-from .start import begin, build_task, load_data, refuse_other_start, refuse_other_tokenizer
+from .start import begin, build_optimiser, build_task, load_data, refuse_other_start, refuse_other_tokenizer
 
 
 def check(run: Run) -> Task:
@@ -83,7 +82,7 @@ def needed_memory(run: Run, task: Task) -> Memory:
     def draw(rows: int) -> Batch:
         return data.batch(seed=run.seed, step=0, batch_size=rows, seq_len=settings.seq_len)
 
-    optimiser = build(run.optim, "optim", Optimiser, model=task)
+    optimiser = build_optimiser(run, task)
     found = training_memory(task, optimiser, draw, settings.batch_size // settings.accumulate)
     # autocast keeps most of what it keeps in two bytes a number
     return found if run.machine.precision == "fp32" else found._replace(activations=found.activations // 2)

@@ -28,13 +28,12 @@ from ..training import measure
 from ..training.decoding import decode_ms
 from ..training.device import pick_device
 from ..training.fit import Progress, fit
-from ..training.optim import Optimiser
 from ..training.schedule import Schedule
 from . import checkpoint, record
 from .metrics import NONE, Metrics
 from .record import RecordError
 from .run import Run
-from .start import begin, build_task, load_data, tokenizer_sha256, vocab_size
+from .start import begin, build_optimiser, build_task, load_data, tokenizer_sha256, vocab_size
 from .stop import Patience, Stopped
 
 Watch = Callable[[dict[str, Any]], None]
@@ -85,7 +84,7 @@ def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -
     task = build_task(run, data)
     start_from = begin(task, run)
     task.to(device)
-    optimiser = build(run.optim, "optim", Optimiser, model=task)
+    optimiser = build_optimiser(run, task)
     peak, source = peak_known or measure.peak_flops(device, run.machine.precision)
     metrics = Metrics(path / record.METRICS)
     start = resume(path, task, optimiser, metrics)

@@ -21,6 +21,8 @@ from .study import Study
 
 Node = dict[str, Any]
 
+STANDARD: Node = {"_target_": "runs.training.param.Standard"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -35,7 +37,7 @@ class Machine:
 class Run:
     """One run, resolved once and recorded as it is.
 
-    label: what tables call its arm. choices: group -> option, of the groups that it reads. model ... schedule: the nodes that
+    label: what tables call its arm. choices: group -> option, of the groups that it reads. model ... param: the nodes that
     it is built from, with no reference left and every ``layers`` a list with one node per block. size, shared, causal: what
     the nodes were made from. family: the published layout that its weights can be written in. run, weights: the folder that
     it starts from, if any. match: the budget in which its arm was made equal, the widths that were solved for it, and what the
@@ -62,12 +64,15 @@ class Run:
     schedule: Node
     settings: Settings
     machine: Machine
+    param: Node = field(default_factory=STANDARD.copy)
     match: Mapping[str, Any] | None = None
     identity: str = field(default="")
 
     def __post_init__(self) -> None:
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise ConfigError(f"seed={self.seed!r}: a whole number from 0 is expected")
+        if self.weights is not None and self.param != STANDARD:
+            raise ConfigError(f"weights={self.weights}: they were trained without its scales; leave param= out")
         if not self.identity:
             object.__setattr__(self, "identity", _digest({"seed": self.seed, **self._computed()}))
 
@@ -77,6 +82,8 @@ class Run:
         loop = {k: v for k, v in vars(self.settings).items() if k not in record.HABITS}
         loop["eval_every"] = min(loop["eval_every"], loop["steps"])  # the last step is evaluated in any case
         nodes = {name: essence(getattr(self, name), name) for name in NODES}
+        if self.param == STANDARD:
+            del nodes["param"]  # runs were identified before there was another
         return {**start, **essence(loop, "train"), **vars(self.machine), **nodes}
 
     @property

@@ -26,6 +26,8 @@ from ..published import folder as published
 from ..tokenizer import Tokenizer
 from ..tokenizer.frozen import Frozen
 from ..training.finetune import Finetune
+from ..training.optim import Optimiser
+from ..training.param import Param
 from . import checkpoint, record
 from .run import Run
 
@@ -55,7 +57,15 @@ def build_task(run: Run, data: Data) -> Task:
     task = objective.task(model, data)
     if next(model.parameters()).device.type != "meta":
         initialise(nn.ModuleDict({"heads": task.heads}), seed=run.seed)
+    build(run.param, "param", Param).scale_weights(task)
     return task
+
+
+def build_optimiser(run: Run, task: Task) -> Optimiser:
+    """Of a task that has begun, each tensor at the rate that the run's param= gives it."""
+    optimiser = build(run.optim, "optim", Optimiser, model=task)
+    build(run.param, "param", Param).scale_rates(optimiser, task)
+    return optimiser
 
 
 def vocab_size(run: Run, data: Data) -> int:

@@ -23,7 +23,7 @@ class MaskedLM(Objective):
     Paper: Devlin 2018, arXiv:1810.04805 (section 3.1). Differs: see MaskedText.
     Args:   mask_rate: share of the tokens that are predicted; held_out_rate: of those of the held-out rows, so that models
             trained at several rates are asked the same; None = as in training. nsp_weight: of the second term; 0 = no pairs,
-            rows are one segment. eps: of the head's norm, the model's own.
+            rows are one segment. eps: of the head's norm, the model's own. logit_scale: factor on the masked tokens' logits.
     Raises: ValueError: a model that is no encoder; pairs where no mixer sees both sides; rows that are no running text;
             a rate that is no share.
     """
@@ -31,7 +31,13 @@ class MaskedLM(Objective):
     implied: ClassVar[Mapping[str, str]] = {"held_out_rate": "mask_rate"}  # None stands for the value of the other
 
     def __init__(
-        self, *, mask_rate: float = 0.15, held_out_rate: float | None = None, nsp_weight: float = 1.0, eps: float = 1e-5
+        self,
+        *,
+        mask_rate: float = 0.15,
+        held_out_rate: float | None = None,
+        nsp_weight: float = 1.0,
+        eps: float = 1e-5,
+        logit_scale: float = 1.0,
     ) -> None:
         for name, rate in (("mask_rate", mask_rate), ("held_out_rate", held_out_rate)):
             if rate is not None and not 0 < rate < 1:
@@ -39,6 +45,7 @@ class MaskedLM(Objective):
         if nsp_weight < 0:
             raise ValueError(f"nsp_weight={nsp_weight}: at least 0 is expected; 0 = no pairs of segments")
         self.mask_rate, self.held_out_rate, self.nsp_weight, self.eps = mask_rate, held_out_rate, nsp_weight, eps
+        self.logit_scale = logit_scale
 
     def data(self, data: Data, *, seq_len: int) -> Data:
         masked = MaskedText(data, rate=self.mask_rate, held_out_rate=self.held_out_rate, pairs=self.nsp_weight > 0)
@@ -54,7 +61,8 @@ class MaskedLM(Objective):
         refuse_other_models(model, "masked_lm", Encoder)
         vocab_size, d_model = cast(Encoder, model).embedding.weight.shape
         norm = LayerNorm(d_model=d_model, eps=self.eps)
-        heads: dict[str, nn.Module] = {"mlm": MaskedLMHead(d_model=d_model, vocab_size=vocab_size, norm=norm)}
+        head = MaskedLMHead(d_model=d_model, vocab_size=vocab_size, norm=norm, logit_scale=self.logit_scale)
+        heads: dict[str, nn.Module] = {"mlm": head}
         terms = {"": LossTerm()}
         if self.nsp_weight > 0:
             if not non_causal_mixers(model):
