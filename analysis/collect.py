@@ -24,6 +24,8 @@ from analysis.tuning import bill, read_trials
 from runs.job.record import COSTS, SPEEDS, RecordError
 
 SHOWN = ["study", "run", "arm", "seed", "status", "optim.lr", "train.steps", "tokens", "config", "identity"]
+BEGIN = "<!-- written by python -m analysis.collect --readme, from runs/reference/claims/verdicts.json -->"
+END = "<!-- end -->"
 MACHINE = ["device", "threads", "torch", "python", "git_commit", "data_sha256"]
 
 
@@ -97,12 +99,26 @@ def page(found: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> str:
 
 
 def summary(found: Sequence[Mapping[str, Any]]) -> str:
-    """One line per study: the claim and the verdict on each arm, for a first screen."""
-    lines = ["| claim | verdicts |", "|---|---|"]
+    """One line per study: the claim, what was measured of each arm and the verdict on it, for a first screen."""
+    lines = ["| study | claim | measured [95 %] | verdict |", "|---|---|---|---|"]
     for rows in by_study(found):
-        words = [f"{row['name']} {row['metric']} {row['amounts']}: **{row['word']}**" for row in rows]
-        lines.append(f"| {rows[0]['claim']} | {'<br>'.join(words)} |")
+        name = rows[0]["study"].removeprefix("claim-")
+        measured = [f"{row['name']}: {row['amounts']} {_words(row['metric'])}" for row in rows]
+        words = [f"**{row['word']}**" for row in rows]
+        lines.append(f"| {name} | {rows[0]['claim']} | {'<br>'.join(measured)} | {'<br>'.join(words)} |")
     return "\n".join(lines) + "\n"
+
+
+def put_between(page: str, table: str) -> str:
+    """The page with this table between its two comments. Raises RecordError: it has them not, or not once."""
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
+        raise RecordError(f"--readme: the page has to hold {BEGIN} and {END} once each, in lines of their own")
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n{table}{END}{rest.split(END)[1]}"
+
+
+def _words(metric: str) -> str:
+    return metric.removeprefix("val_").removeprefix("routing_").replace("_", " ")
 
 
 def by_study(found: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
@@ -122,9 +138,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.collect", description="Gather the answers of several studies.")
     parser.add_argument("studies", type=Path, nargs="+", help="the studies' folders, runs/out/<study>")
     parser.add_argument("--to", type=Path, required=True, help="the folder to write")
+    parser.add_argument("--readme", type=Path, help="a page with two comments, between which the short table goes")
     parsed = parser.parse_args(arguments)
     try:
         found = collect(parsed.studies, parsed.to)
+        if parsed.readme:
+            write(parsed.readme, put_between(parsed.readme.read_text(), summary(found)).encode())
     except (RecordError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

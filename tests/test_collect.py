@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from analysis.collect import collect, main, summary
+from analysis.collect import BEGIN, END, collect, main, put_between, summary
+from runs.compose.explain import CONF
 from runs.job.record import RecordError
 from tests import records
 from tests.test_claims import question, write
+
+ROOT = CONF.parent
 
 
 def test_each_prediction_of_each_study_is_an_object_a_row_and_has_a_figure(tmp_path: Path) -> None:
@@ -34,6 +37,10 @@ def test_each_prediction_of_each_study_is_an_object_a_row_and_has_a_figure(tmp_p
     assert (tmp_path / "to" / "demo.png").read_bytes().startswith(b"\x89PNG") and (tmp_path / "to" / "other.png").exists()
     assert len((tmp_path / "to" / "runs.csv").read_text().splitlines()) == 1 + 16 + 24
     assert summary(found) == summary(written) and summary(written).count("\n") == 4
+    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    assert put_between(page, summary(found)) == f"before\n{BEGIN}\n{summary(found)}{END}\nafter\n"
+    with pytest.raises(RecordError, match="once each"):
+        put_between("no comments", summary(found))
 
 
 def test_a_study_without_a_question_has_nothing_to_collect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,3 +49,9 @@ def test_a_study_without_a_question_has_nothing_to_collect(tmp_path: Path, capsy
         collect([folder], tmp_path / "to")
     assert main([str(folder), "--to", str(tmp_path / "to")]) == 2 and not (tmp_path / "to").exists()
     assert capsys.readouterr().err.startswith(f"error: {folder}: its runs were registered with no question")
+
+
+def test_the_readme_shows_the_verdicts_that_are_kept() -> None:
+    written = json.loads((ROOT / "runs" / "reference" / "claims" / "verdicts.json").read_text())
+    assert f"{BEGIN}\n{summary(written)}{END}" in (ROOT / "README.md").read_text()
+    assert all(row["n"] >= 6 for row in written if row["verdict"] != "inconclusive")
