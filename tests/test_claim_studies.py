@@ -37,7 +37,7 @@ def test_a_claim_is_a_question_that_its_seeds_can_decide(file: Path) -> None:
     assert arms is not None and seeds is not None and study.question is not None and said["again"] is not None
     noisy = [asked for asked in study.question if asked.metric not in COSTS]
     assert len(seeds) >= max(6, seeds_needed(len(noisy))), f"{len(noisy)} claims about what has noise"
-    assert study.name.startswith("claim-")
+    assert study.name.startswith("claim-") and all(isinstance(arm, str) for arm in arms)
 
 
 def test_studies_have_names_of_their_own() -> None:
