@@ -52,21 +52,23 @@ def judged(runs: pd.DataFrame, question: Question | None, baseline: str) -> pd.D
 
 def _row(runs: pd.DataFrame, question: Question, asked: Prediction, baseline: str) -> dict[str, Any]:
     """A claim before it is measured; with a verdict, and why, where it cannot be."""
-    arms, others = called(runs, asked.arm), [baseline] if asked.against is None else called(runs, asked.against)
-    arm, other = (found[0] if found else name for found, name in ((arms, asked.arm), (others, asked.against or baseline)))
+    beside = asked.against or baseline
+    arms, others = called(runs, asked.arm), called(runs, beside)
+    arm, other = (found[0] if found else name for found, name in ((arms, asked.arm), (others, beside)))
     row: dict[str, Any] = {"arm": arm, "against": other, "claim": question.claim, "source": question.source}
     row |= {"predicted": asked.outcome, "metric": asked.metric, "margin": asked.margin, "n": 0}
     row |= {"verdict": "inconclusive", "holds": None, "more_seeds": math.nan, "why": "", "caution": ""}
     absolute = not isinstance(asked.outcome, str)
-    for same, name in ((arms, asked.arm), (others, asked.against)):
+    wanted = [(arms, asked.arm), *([] if absolute else [(others, beside)])]
+    for same, name in wanted:
         if len(same) != 1:
             return row | {"why": f"{len(same)} arms are called {name}" if same else f"no arm called {name} has run"}
-    if arm == other and not absolute:
-        row["why"] = "it is held against itself"
-    elif asked.metric not in runs or usable(runs, asked.metric).empty:
-        row["why"] = f"no finished run has {asked.metric}"
-    elif absolute:
+        if asked.metric not in runs or usable(counted(runs, asked.metric), asked.metric)["arm"].ne(same[0]).all():
+            return row | {"why": f"no finished run of {name} has {asked.metric}"}
+    if absolute:
         row["against"] = None
+    elif arm == other:
+        row["why"] = "it is held against itself"
     elif found := uneven(runs, question.equal, arm, other):
         row |= {"verdict": None, "why": f"refused: {found}"}
     elif _looks_ahead(runs, other) < _looks_ahead(runs, arm) and asked.metric.startswith("val_"):
@@ -74,6 +76,16 @@ def _row(runs: pd.DataFrame, question: Question, asked: Prediction, baseline: st
     elif asked.metric in SPEEDS and not comparable_speeds(speed_conditions(runs), arm, other):
         row["why"] = "its runs and those it is held against had other devices or numbers of threads, which decide a speed"
     return row
+
+
+def counted(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The runs, those that diverged with the worst result that any run has: to leave them out would favour their arm."""
+    gone = runs["status"] == "diverged"
+    if not gone.any() or not metric.startswith("val_"):
+        return runs
+    finite = usable(runs, metric)[metric]
+    worst = finite.min() if "accuracy" in metric else finite.max()
+    return runs.assign(**{metric: runs[metric].mask(gone, worst), "status": runs["status"].mask(gone, "done")})
 
 
 def _looks_ahead(runs: pd.DataFrame, arm: str) -> bool:
@@ -130,14 +142,19 @@ def _measure(runs: pd.DataFrame, rows: list[dict[str, Any]]) -> None:
 def _sample(runs: pd.DataFrame, row: dict[str, Any]) -> np.ndarray:
     """One value per seed: the difference from the other arm, or from the number that was predicted. Notes what speaks against
     it in the row."""
-    nothing = np.array([])
-    row["caution"] = "; ".join(_ended(runs, row["arm"]))
+    nothing, names = np.array([]), list(filter(None, (row["arm"], row["against"])))
+    row["caution"] = "; ".join(note for arm in names for note in _ended(runs, arm))
     if row["why"]:
         return nothing
+    mine = counted(runs, row["metric"])
+    mine = mine[mine["arm"].isin(names)]
     if row["against"] is None:
-        mine = usable(runs[runs["arm"] == row["arm"]], row["metric"])[row["metric"]]
-        return mine.to_numpy(float) - row["predicted"]
-    pairs = same_seed_pairs(runs[runs["arm"].isin([row["arm"], row["against"]])], row["metric"], row["against"])
+        own = usable(mine, row["metric"]).drop_duplicates("seed", keep="last")
+        if own["data_sha256"].nunique(dropna=False) > 1:
+            row |= {"verdict": None, "why": "refused: different data among its runs"}
+            return nothing
+        return own[row["metric"]].to_numpy(float) - row["predicted"]
+    pairs = same_seed_pairs(mine, row["metric"], row["against"])
     if refused := [reason for reason in pairs["refused"] if reason]:
         row |= {"verdict": None, "why": f"refused: {refused[0]}"}
         return nothing
@@ -148,7 +165,8 @@ def _sample(runs: pd.DataFrame, row: dict[str, Any]) -> np.ndarray:
 def _ended(runs: pd.DataFrame, arm: str) -> list[str]:
     mine = runs.loc[runs["arm"] == arm, "status"]
     counts = [(status, int((mine == status).sum())) for status in ("diverged", "failed", "unfinished")]
-    return [f"{number} of {len(mine)} runs {status}" for status, number in counts if number]
+    said = {"diverged": ", which counts as the worst result of the study"}
+    return [f"{number} of {len(mine)} runs of {arm} {status}{said.get(status, '')}" for status, number in counts if number]
 
 
 def _wanted(wanted: float, n: int) -> str:

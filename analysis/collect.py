@@ -42,6 +42,8 @@ def collect(studies: Sequence[str | Path], to: str | Path) -> list[dict[str, Any
         study = compare(records.runs, set_aside=records.set_aside)
         if study.question is None:
             raise RecordError(f"{folder}: its runs were registered with no question, so it has no verdict to collect")
+        if any(row["study"] == name_of(study) for row in found):
+            raise RecordError(f"{folder}: another of these studies is called {name_of(study)} too; collect one of them")
         found += predictions(study, cost(records, trials))
         tables.append(study.runs)
         figure = plots_claims.claims(study)
@@ -103,10 +105,14 @@ def summary(found: Sequence[Mapping[str, Any]]) -> str:
     lines = ["| study | claim | measured [95 %] | verdict |", "|---|---|---|---|"]
     for rows in by_study(found):
         name = rows[0]["study"].removeprefix("claim-")
-        measured = [f"{row['name']}: {row['amounts']} {_words(row['metric'])}" for row in rows]
-        words = [f"**{row['word']}**" for row in rows]
-        lines.append(f"| {name} | {rows[0]['claim']} | {'<br>'.join(measured)} | {'<br>'.join(words)} |")
+        measured = [f"{row['name']}{_beside(row)}: {row['amounts']} {_words(row['metric'])}" for row in rows]
+        cells = [name, rows[0]["claim"], "<br>".join(measured), "<br>".join(f"**{row['word']}**" for row in rows)]
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _beside(row: Mapping[str, Any]) -> str:
+    return "" if row["against"] in (None, row["baseline"]) else f" against {row['against']}"
 
 
 def put_between(page: str, table: str) -> str:

@@ -14,7 +14,7 @@ from analysis.claims import judged
 from analysis.differences import paired_differences
 from analysis.fairness import same_seed_pairs
 from analysis.load import SetAside
-from analysis.metric import MATCHED, Metric, choose_baseline, choose_metric, usable
+from analysis.metric import MATCHED, Metric, called, choose_baseline, choose_metric, usable
 from analysis.noise import noise_floor
 from analysis.question import registered
 from analysis.tuning import Bill
@@ -84,11 +84,17 @@ def compare(runs: pd.DataFrame, baseline: str | None = None, set_aside: Sequence
     metric = choose_metric(runs, question.metrics if question else ())
     chosen = choose_baseline(runs, baseline)
     arms, pairs = summarise(runs, metric), same_seed_pairs(runs, metric.column, chosen)
-    claims = judged(runs, question, choose_baseline(runs))  # whoever reads may choose another one; what was predicted stays
+    claims = judged(runs, question, asked_baseline(runs))  # whoever reads may choose another one; what was predicted stays
     about = claims[(claims["metric"] == metric.column) & (claims["against"] == chosen)]
     differences = paired_differences(runs, pairs, arms, metric, chosen, about)
     noise = noise_floor(runs, metric, chosen)
     return Comparison(runs, metric, chosen, arms, pairs, differences, question, asked_before, claims, noise, set_aside)
+
+
+def asked_baseline(runs: pd.DataFrame) -> str:
+    """The arm that the study names, though it may not have run: what was asked about it is not asked about another."""
+    named = [str(name) for name in runs["baseline"].dropna().unique()]
+    return choose_baseline(runs) if not named or called(runs, named[0]) else named[0]
 
 
 def short_names(study: Comparison) -> dict[str, str]:

@@ -57,6 +57,7 @@ def same_seed_pairs(runs: pd.DataFrame, column: str, baseline: str) -> pd.DataFr
     base = good[good["arm"] == baseline].drop(columns="arm").add_prefix("baseline_").rename(columns={"baseline_seed": "seed"})
     pairs = good[good["arm"] != baseline].merge(base, on="seed")
     timed = "match.budget" in runs and bool((runs["match.budget"] == "seconds").all())
+    timed = timed and runs["match.target.train_flops"].nunique(dropna=False) == 1  # to the seconds of one baseline
     shared = [condition for condition in shared if not (timed and condition.column in OF_STEPS)]
     reasons: dict[bool, list[list[str]]] = {True: [[] for _ in pairs.index], False: [[] for _ in pairs.index]}
     for name, what, refuses in shared:

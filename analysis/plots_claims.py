@@ -22,12 +22,12 @@ RIGHT = 0.46  # of the width, for the columns of text
 
 @styled
 def claims(study: Comparison) -> Drawing | None:
-    """A panel per metric, a row per prediction: the interval measured, and the margin; None where nothing has noise."""
+    """A panel per metric, numbers apart from differences; a row per prediction: interval, margin. None: nothing has noise."""
     rows = [row for row in answer.rows(study) if row["metric"] not in COSTS]
-    metrics = list(dict.fromkeys(row["metric"] for row in rows))
     if not rows:
         return None
-    groups = [[row for row in rows if row["metric"] == metric] for metric in metrics]
+    panels = [(row["metric"], isinstance(row["predicted"], str)) for row in rows]  # a difference has not the axis of a number
+    groups = [[row for row, its in zip(rows, panels, strict=True) if its == panel] for panel in dict.fromkeys(panels)]
     heights = [ROW * len(group) + HEAD + FOOT for group in groups]
     whole, left, bottom = sum(heights), label_room([row["name"] for row in rows]), sum(heights)
     figure = Figure(figsize=(WIDTH, whole))

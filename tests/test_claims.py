@@ -149,6 +149,25 @@ def test_an_arm_may_be_held_against_another_or_against_a_number(tmp_path: Path) 
     assert "within 0.05 of the number that was predicted" in answers(close)[0]
 
 
+def test_a_run_that_diverged_counts_as_the_worst(tmp_path: Path) -> None:
+    runs = load(write(tmp_path, question(predicted={"moe": "lower"}, equal=[]), {"moe": -0.1}))
+    assert claim(compare(runs), "moe")["verdict"] == "supported"
+    gone = (runs["arm"] == "moe") & (runs["seed"] < 3)
+    lost = runs.assign(status=runs["status"].mask(gone, "diverged"), val_bits_per_byte=runs["val_bits_per_byte"].mask(gone))
+    found = claim(compare(lost), "moe")
+    assert found["verdict"] == "inconclusive" and found["n"] == 8 and found["measured"] > -0.1
+    assert "3 of 8 runs of moe diverged, which counts as the worst result of the study" in found["caution"]
+    base = (runs["arm"] == "baseline") & (runs["seed"] < 3)
+    other = runs.assign(status=runs["status"].mask(base, "diverged"), val_bits_per_byte=runs["val_bits_per_byte"].mask(base))
+    assert "3 of 8 runs of baseline diverged" in claim(compare(other), "moe")["caution"]
+
+
+def test_a_baseline_that_has_not_run_is_replaced_by_no_other(tmp_path: Path) -> None:
+    runs = load(write(tmp_path, question(predicted={"moe": "lower"}, equal=[]), {"moe": -0.1}))
+    without = runs[runs["arm"] != "baseline"].assign(baseline="dense")
+    assert claim(compare(without), "moe")["why"] == "no arm called dense has run"
+
+
 def test_claims_about_two_metrics_are_one_family_and_costs_are_not_of_it(tmp_path: Path) -> None:
     asked = question(predicted={"gqa": "lower"}, equal=[])
     asked["predicted"]["gqa"] |= {"val_loss": "lower", "state_bytes": "lower"}

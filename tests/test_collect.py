@@ -47,6 +47,9 @@ def test_a_study_without_a_question_has_nothing_to_collect(tmp_path: Path, capsy
     folder = write(tmp_path, None, {"rmsnorm": 0.0}, seeds=2)
     with pytest.raises(RecordError, match="registered with no question"):
         collect([folder], tmp_path / "to")
+    asked = write(tmp_path / "asked", question(), {"rmsnorm": 0.0})
+    with pytest.raises(RecordError, match="another of these studies is called demo"):
+        collect([asked, asked], tmp_path / "to")
     assert main([str(folder), "--to", str(tmp_path / "to")]) == 2 and not (tmp_path / "to").exists()
     assert capsys.readouterr().err.startswith(f"error: {folder}: its runs were registered with no question")
 

@@ -103,6 +103,7 @@ def test_a_trial_that_has_not_ended_decides_nothing_and_other_studies_stay(tmp_p
         ({"question": {"predicted": {"a": {"val_loss": "better"}}}}, "predicted.a.val_loss='better': one of lower, higher"),
         ({"question": {"predicted": {"a": {"speed": "lower"}}}}, "predicted.a.speed: val_... or a cost is expected"),
         ({"question": {"against": {"b": "a"}}}, "against.b: nothing is predicted of it"),
+        ({"question": {"predicted": {"a": {"val_loss": 2.0}}, "against": {"a": "b"}}}, "against.a: numbers are predicted"),
         ({"question": {"equal": ["money"]}}, "equal: money is none of"),
     ],
 )
@@ -210,9 +211,12 @@ def test_arms_of_equal_seconds_make_as_many_steps_as_their_speed_allows(
     }
     wanted = max(1, round(6 * median(speeds["dense"]) / median(speeds["moe"])))
     (moe,) = (json.loads(file.read_text()) for file in tmp_path.glob("tuned/moe-*/config.json"))
-    assert len(speeds["moe"]) == 3 and moe["train"]["steps"] == wanted and f"so train.steps={wanted}" in said
+    assert len(speeds["moe"]) == 5 and moe["train"]["steps"] == wanted and f"so train.steps={wanted}" in said
     assert moe["match"]["budget"] == "seconds" and moe["match"]["solved"] == {"train.steps": wanted}
     pairs = same_seed_pairs(load(tmp_path / "tuned"), "val_bits_per_byte", "dense")
     assert pairs["refused"].tolist() == [""]
     assert study(plan.replace("    equal: [total_params]\n", ""), tmp_path, text, *words) == 0
     assert len(list(tmp_path.glob("tuned/moe-*"))) == 1
+    longer = plan.replace("[ffn=moe]", "[ffn=moe, train.steps=9]").replace("    equal: [total_params]\n", "")
+    assert study(longer, tmp_path, text, *words) == 1
+    assert "moe: train.steps=9 fixes the steps that match=seconds would solve" in capfd.readouterr().err

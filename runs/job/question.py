@@ -53,6 +53,8 @@ class Question:
         for arm in self.against:
             if arm not in self.predicted:
                 raise ValueError(f"against.{arm}: nothing is predicted of it; {nearest(arm, list(self.predicted))}")
+            if not any(isinstance(outcome, str) for outcome in self.predicted[arm].values()):
+                raise ValueError(f"against.{arm}: numbers are predicted of it, which are held against no arm; leave it out")
         for metric in self.margin:
             if not any(metric in metrics for metrics in self.predicted.values()):
                 raise ValueError(f"margin.{metric}: nothing is predicted of it")

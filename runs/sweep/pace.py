@@ -14,7 +14,7 @@ from .tune import Arm, arm_of, in_turn
 TIMED = "-pace"  # ends the name of the study that the timed runs belong to
 SECONDS = "seconds"
 STEPS = 40
-TIMES = 3  # runs of each arm, of which the middle one counts
+TIMES = 5  # runs of each arm, of which the middle one counts
 Train = Callable[[list[Run]], object]
 
 
@@ -36,11 +36,18 @@ def paced(runs: Sequence[Run], train: Train, refuse: Callable[[ConfigError], Non
     if base is None:
         raise ConfigError(f"match=seconds: the timed runs of the baseline {asked[baseline].name} have not ended")
     for arm, run in asked.items():
-        own = speeds[arm]
-        if own is None:
+        own, steps = speeds[arm], asked[baseline].settings.steps
+        if run.settings.steps != steps:
+            refuse(
+                ConfigError(
+                    f"{run.name}: train.steps={run.settings.steps} fixes the steps that match=seconds would solve, and its "
+                    f"baseline has {steps}; leave one of the two out"
+                )
+            )
+        elif own is None:
             refuse(ConfigError(f"{run.name}: its timed runs have not ended, see {timed(run)[0].folder.parent}"))
         else:
-            steps = max(1, round(run.settings.steps * base / own))
+            steps = max(1, round(steps * base / own))
             print(f"match=seconds: {run.name}: {own:.1f} ms a step against {base:.1f} ms, so train.steps={steps}", flush=True)
             found.append((arm, steps))
     steps_of = dict(found)
@@ -69,6 +76,6 @@ def step_ms(run: Run) -> float | None:
 def at_pace(run: Run, steps: int | None) -> Run:
     if steps is None or run.match is None:
         return run
-    return replace(
-        run, settings=replace(run.settings, steps=steps), match={**run.match, "solved": {"train.steps": steps}}, identity=""
-    )
+    flops = run.match["reached"]["train_flops"] * steps / run.settings.steps
+    match = {**run.match, "solved": {"train.steps": steps}, "reached": {**run.match["reached"], "train_flops": flops}}
+    return replace(run, settings=replace(run.settings, steps=steps), match=match, identity="")
