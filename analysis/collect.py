@@ -92,7 +92,7 @@ def page(found: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> str:
         first = rows[0]
         spent = f"{count(first['cost']['runs'] + first['cost']['trials'], 'run')}, {first['cost']['seconds'] / 60:.0f} min"
         for i, row in enumerate(rows):
-            claim = f"**{row['claim']}** ({row['source']})" if i == 0 else ""
+            claim = f"{_short(row['study'])}: **{row['claim']}** ({row['source']})" if i == 0 else ""
             verdict = f"**{row['word']}**" + (f": {row['notes']}" if row["notes"] else "")
             cells = [claim, row["name"], row["expected"], row["amounts"], str(row["n"]), verdict, spent if i == 0 else ""]
             lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
@@ -104,11 +104,19 @@ def summary(found: Sequence[Mapping[str, Any]]) -> str:
     """One line per study: the claim, what was measured of each arm and the verdict on it, for a first screen."""
     lines = ["| study | claim | measured [95 %] | verdict |", "|---|---|---|---|"]
     for rows in by_study(found):
-        name = rows[0]["study"].removeprefix("claim-")
         measured = [f"{row['name']}{_beside(row)}: {row['amounts']} {_words(row['metric'])}" for row in rows]
-        cells = [name, rows[0]["claim"], "<br>".join(measured), "<br>".join(f"**{row['word']}**" for row in rows)]
+        cells = [
+            _short(rows[0]["study"]),
+            rows[0]["claim"],
+            "<br>".join(measured),
+            "<br>".join(f"**{row['word']}**" for row in rows),
+        ]
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _short(study: str) -> str:
+    return study.removeprefix("claim-")
 
 
 def _beside(row: Mapping[str, Any]) -> str:

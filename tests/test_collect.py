@@ -32,7 +32,7 @@ def test_each_prediction_of_each_study_is_an_object_a_row_and_has_a_figure(tmp_p
     ]
     assert all({"claim", "source", "predicted", "measured", "low", "high", "noise", "cost"} <= row.keys() for row in written)
     page = (tmp_path / "to" / "README.md").read_text()
-    assert "| **RMSNorm is as good as LayerNorm** (Zhang 2019" in page and "![demo.png](demo.png)" in page
+    assert "| demo: **RMSNorm is as good as LayerNorm** (Zhang 2019" in page and "![demo.png](demo.png)" in page
     assert "**Two / things**" in page and page.count("Two") == 1 and "**refuted, against the prediction**" in page
     assert (tmp_path / "to" / "demo.png").read_bytes().startswith(b"\x89PNG") and (tmp_path / "to" / "other.png").exists()
     assert len((tmp_path / "to" / "runs.csv").read_text().splitlines()) == 1 + 16 + 24
