@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.fairness import comparable_speeds, same_seed_pairs, speed_conditions, uneven
-from analysis.metric import called, usable
+from analysis.metric import called, counted, usable
 from analysis.sample import bca_interval
 from analysis.verdict import MOST_SEEDS, judge, seeds_wanted
 from runs.job.question import Prediction, Question
@@ -76,16 +76,6 @@ def _row(runs: pd.DataFrame, question: Question, asked: Prediction, baseline: st
     elif asked.metric in SPEEDS and not comparable_speeds(speed_conditions(runs), arm, other):
         row["why"] = "its runs and those it is held against had other devices or numbers of threads, which decide a speed"
     return row
-
-
-def counted(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The runs, those that diverged with the worst result that any run has: to leave them out would favour their arm."""
-    gone = runs["status"] == "diverged"
-    if not gone.any() or not metric.startswith("val_"):
-        return runs
-    finite = usable(runs, metric)[metric]
-    worst = finite.min() if "accuracy" in metric else finite.max()
-    return runs.assign(**{metric: runs[metric].mask(gone, worst), "status": runs["status"].mask(gone, "done")})
 
 
 def _looks_ahead(runs: pd.DataFrame, arm: str) -> bool:

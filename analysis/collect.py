@@ -95,7 +95,7 @@ def page(found: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> str:
             claim = f"{_short(row['study'])}: **{row['claim']}** ({row['source']})" if i == 0 else ""
             verdict = f"**{row['word']}**" + (f": {row['notes']}" if row["notes"] else "")
             cells = [claim, row["name"], row["expected"], row["amounts"], str(row["n"]), verdict, spent if i == 0 else ""]
-            lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+            lines.append(_line(cells))
     lines += ["", *(f"![{name}]({name})" for name in figures)]
     return "\n".join(lines) + "\n"
 
@@ -111,8 +111,12 @@ def summary(found: Sequence[Mapping[str, Any]]) -> str:
             "<br>".join(measured),
             "<br>".join(f"**{row['word']}**" for row in rows),
         ]
-        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+        lines.append(_line(cells))
     return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
 def _short(study: str) -> str:

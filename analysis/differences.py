@@ -95,9 +95,9 @@ def _note(row: dict[Any, Any], runs: pd.DataFrame, needed: int) -> str:
     for status in ("diverged", "failed", "unfinished"):
         count = int((runs["status"] == status).sum())
         if count:
-            notes.append(
-                f"{count} of {len(runs)} runs {status}" + (": the numbers are those of the others only" if row["n"] else "")
-            )
+            others = ": the numbers are those of the others only" if row["n"] else ""
+            counts = ": the difference counts each as the worst result of the study"
+            notes.append(f"{count} of {len(runs)} runs {status}{counts if status == 'diverged' else others}")
     if not row["refused"] and not row["n"] and not row["twin"]:
         notes.append("no seed that both this arm and the baseline finished")
     elif not row["refused"] and not row["twin"]:

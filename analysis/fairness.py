@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.digits import percent, si
-from analysis.metric import usable
+from analysis.metric import counted, usable
 
 TOLERANCE = 0.01  # of what a question says is equal
 
@@ -52,7 +52,8 @@ def same_seed_pairs(runs: pd.DataFrame, column: str, baseline: str) -> pd.DataFr
     """
     shared = [condition for condition in conditions(column) if condition.column in runs]
     columns = [condition.column for condition in shared]
-    good = usable(runs, column)[["arm", "seed", *columns]].assign(value=usable(runs, column)[column])
+    found = usable(counted(runs, column), column)
+    good = found[["arm", "seed", *columns]].assign(value=found[column])
     good = good.drop_duplicates(["arm", "seed"], keep="last")
     base = good[good["arm"] == baseline].drop(columns="arm").add_prefix("baseline_").rename(columns={"baseline_seed": "seed"})
     pairs = good[good["arm"] != baseline].merge(base, on="seed")

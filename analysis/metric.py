@@ -36,6 +36,16 @@ def usable(runs: pd.DataFrame, column: str) -> pd.DataFrame:
     return runs[(runs["status"] == "done") & np.isfinite(runs[column].astype(float))]
 
 
+def counted(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The runs, those that diverged with the worst result that any run has: to leave them out would favour their arm."""
+    gone = runs["status"] == "diverged"
+    if not gone.any() or not metric.startswith("val_"):
+        return runs
+    finite = usable(runs, metric)[metric]
+    worst = finite.min() if "accuracy" in metric else finite.max()
+    return runs.assign(**{metric: runs[metric].mask(gone, worst), "status": runs["status"].mask(gone, "done")})
+
+
 def choose_metric(runs: pd.DataFrame, registered: Sequence[str] = ()) -> Metric:
     """The first registered one that is a result; else bits per byte where text was modelled, the loss where tokens were masked,
     else accuracy (probes), else the loss."""

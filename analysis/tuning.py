@@ -13,9 +13,8 @@ import pandas as pd
 from analysis.fairness import conditions
 from analysis.load import Records, SetAside, choices, read
 from analysis.row import printable
-from runs.job.record import RecordError
+from runs.job.record import TRIALS, RecordError
 
-TRIALS = "-tuning"  # ends the name of that folder
 OF_TRIAL = re.compile(r"(.+), lr \S+", re.DOTALL)  # its label: the arm's, and the rate
 SPENT = ["tokens", "flops", "seconds"]
 

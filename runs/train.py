@@ -20,7 +20,7 @@ from typing import Any
 from .build.errors import ConfigError
 from .command import collect, guarded
 from .compose.explain import explain
-from .compose.match import told
+from .compose.match import of_seconds, told
 from .job import record
 from .job.run import Run
 
@@ -39,7 +39,7 @@ def main() -> int:
     runs = ready(command.runs, alone=total == 1)
     for line in told(runs):
         print(line)
-    if any(run.match and run.match["budget"] == "seconds" for run in runs):
+    if any(map(of_seconds, runs)):
         from .sweep.pace import paced
 
         runs = ready(paced(runs, sweep, refuse), alone=total == 1)

@@ -116,8 +116,10 @@ def test_diverged_runs_are_counted_and_named(tmp_path: Path) -> None:
     assert study.arms.loc["moe", ["n", "done", "diverged"]].tolist() == [1, 1, 1]
     assert study.arms.loc["hot", ["n", "done", "diverged"]].tolist() == [0, 0, 2]
     notes = study.differences.set_index("arm")["note"]
-    assert notes["moe"].startswith("1 of 2 runs diverged: the numbers are those of the others only")
-    assert notes["hot"] == "2 of 2 runs diverged; no seed that both this arm and the baseline finished"
+    assert notes["moe"].startswith("1 of 2 runs diverged: the difference counts each as the worst result of the study")
+    assert notes["hot"].startswith("2 of 2 runs diverged: the difference counts each as the worst")
+    found = study.differences.set_index("arm")["difference"]
+    assert found["hot"] == pytest.approx(0.05) and found["moe"] == pytest.approx(-0.25)  # 2.1 for a run that has none
 
 
 def test_dense_arms_survive_though_their_expert_columns_are_missing(tmp_path: Path) -> None:

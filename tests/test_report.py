@@ -65,7 +65,7 @@ def test_the_page_names_every_arm_and_every_run(study: Path, page: str) -> None:
 
 def test_the_page_says_what_went_wrong(page: str) -> None:
     for words_in_it in (
-        "1 of 3 runs diverged: the numbers are those of the others only",
+        "1 of 3 runs diverged: the difference counts each as the worst result of the study",
         "1 of 3 runs failed",
         "1 of 3 runs unfinished",
         "refused: different data (bbbbbbbb, baseline a3f1c900)",

@@ -16,7 +16,7 @@ from .compose import Point, resolve
 from .effect import refuse_idle
 from .explain import COMPOSING, explain
 from .layers import plain
-from .match import BUDGETS, MEASURED, Equal, alone
+from .match import BUDGETS, SECONDS, Equal, alone
 from .overrides import changed, group_of, key_of, normal
 from .values import refuse_other_keys
 
@@ -103,8 +103,8 @@ def match_arms(
 
 def refuse_other_match(config: DictConfig, arms: Mapping[Any, Any] | None, grid: Equal) -> None:
     """Raises ConfigError: no budget, or nothing to make equal to something."""
-    if config.match not in (*BUDGETS, *MEASURED):
-        raise ConfigError(f"match={config.match}: no such budget; {nearest(str(config.match), [*BUDGETS, *MEASURED])}")
+    if config.match not in (*BUDGETS, SECONDS):
+        raise ConfigError(f"match={config.match}: no such budget; {nearest(str(config.match), [*BUDGETS, SECONDS])}")
     if arms and config.study.baseline is None:
         raise ConfigError(f"match={config.match}: study.baseline=null; name the arm that the others are made equal to")
     if arms and len(arms) == 1:

@@ -28,7 +28,7 @@ BUDGETS = {  # and what they are called
     "train_flops": "FLOPs to train",
     "state_bytes": "bytes of state",
 }
-MEASURED = ("seconds",)  # no formula has them: ``sweep.pace`` solves the number of steps instead of a width
+SECONDS = "seconds"  # no formula has them: ``sweep.pace`` solves the number of steps instead of a width
 TRIAD = ("flops", "active_params", "total_params")
 WITHIN = 0.01  # of the baseline's
 WIDTHS = {
@@ -66,10 +66,10 @@ class Equal:
             own = costs(run)
             if not self.found:
                 self.costs, self.words = own, words
-            if budget not in MEASURED and not self.costs[budget]:
+            if budget != SECONDS and not self.costs[budget]:
                 raise ConfigError(f"match={budget}: the baseline has no {BUDGETS[budget]}; take another budget")
             fixed = {key_of(word) for word in words if word not in self.words}
-            close = budget in MEASURED or off(own[budget], self.costs[budget]) <= WITHIN
+            close = budget == SECONDS or off(own[budget], self.costs[budget]) <= WITHIN
             solved = {} if close else solve(config, resolve, run, own[budget], self.costs[budget], fixed)
             reached = costs(resolve(put(config, {"solved": solved}, solved))) if solved else own
             self.found[run.arm_hash] = {"budget": budget, "solved": solved, "target": self.costs, "reached": reached}
@@ -201,6 +201,11 @@ def solved_words(config: DictConfig) -> list[str]:
     return [f"{key}={width}" for key, width in found.solved.items()] if isinstance(found, DictConfig) else []
 
 
+def of_seconds(run: Run) -> bool:
+    """Whether its steps are still to be solved, once the arms are timed."""
+    return run.match is not None and run.match["budget"] == SECONDS
+
+
 def told(runs: Iterable[Run]) -> Iterator[str]:
     """For each arm that was made equal, a line: the width that was solved, and what it differs by in each budget."""
     seen = set()
@@ -212,6 +217,6 @@ def told(runs: Iterable[Run]) -> Iterator[str]:
         target, reached = run.match["target"], run.match["reached"]
         parts = (
             f"{BUDGETS[name]} {reached[name]:,.0f}" + (f" ({reached[name] / target[name] - 1:+.2%})" if target[name] else "")
-            for name in dict.fromkeys((*({run.match["budget"]} - {*MEASURED}), *TRIAD))
+            for name in dict.fromkeys((*({run.match["budget"]} - {SECONDS}), *TRIAD))
         )
         yield f"match={run.match['budget']}: {run.label or run.name}: {solved}{', '.join(parts)}"

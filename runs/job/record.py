@@ -27,6 +27,7 @@ HABITS = ("log_every", "checkpoint_every", "decode_tokens")  # train keys that c
 SEAL = ',\n  "digest": "'  # what stands between the content of a file and the SHA-256 of the text before it
 COSTS = ("total_params", "active_params", "flops_per_token", "train_flops", "state_bytes")  # of summary.json, computed
 SPEEDS = ("tokens_per_s", "step_ms", "mfu", "peak_memory_bytes", "decode_ms")  # and measured
+TRIALS = "-tuning"  # ends the name of the study that an arm's trials belong to
 
 
 class RecordError(Exception):

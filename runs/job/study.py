@@ -12,8 +12,6 @@ from ..build.errors import ConfigError
 from ..build.objects import call
 from .question import Question
 
-TRIALS = "-tuning"  # ends the name of the study that an arm's trials belong to
-
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:

@@ -7,15 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ..build.errors import ConfigError
+from ..compose.match import of_seconds
 from ..job import record
 from ..job.run import Run
-from .tune import Arm, arm_of, in_turn
+from .tune import Arm, Train, arm_of, in_turn
 
 TIMED = "-pace"  # ends the name of the study that the timed runs belong to
-SECONDS = "seconds"
 STEPS = 40
 TIMES = 5  # runs of each arm, of which the middle one counts
-Train = Callable[[list[Run]], object]
 
 
 def paced(runs: Sequence[Run], train: Train, refuse: Callable[[ConfigError], None]) -> list[Run]:
@@ -32,7 +31,7 @@ def paced(runs: Sequence[Run], train: Train, refuse: Callable[[ConfigError], Non
     train(in_turn([timed(run) for run in asked.values()]))
     speeds = {arm: step_ms(run) for arm, run in asked.items()}
     baseline = min(asked, key=lambda arm: asked[arm].name != asked[arm].study.baseline)  # in a grid, the first
-    base, found = speeds[baseline], []
+    base, steps_of = speeds[baseline], dict[Arm, int]()
     if base is None:
         raise ConfigError(f"match=seconds: the timed runs of the baseline {asked[baseline].name} have not ended")
     for arm, run in asked.items():
@@ -49,13 +48,8 @@ def paced(runs: Sequence[Run], train: Train, refuse: Callable[[ConfigError], Non
         else:
             steps = max(1, round(steps * base / own))
             print(f"match=seconds: {run.name}: {own:.1f} ms a step against {base:.1f} ms, so train.steps={steps}", flush=True)
-            found.append((arm, steps))
-    steps_of = dict(found)
-    return [at_pace(run, steps_of.get(arm_of(run))) for run in runs if not of_seconds(run) or arm_of(run) in steps_of]
-
-
-def of_seconds(run: Run) -> bool:
-    return run.match is not None and run.match["budget"] == SECONDS
+            steps_of[arm] = steps
+    return [at_pace(run, steps_of[arm_of(run)]) for run in runs if arm_of(run) in steps_of]
 
 
 def timed(run: Run) -> list[Run]:
@@ -73,9 +67,8 @@ def step_ms(run: Run) -> float | None:
     return statistics.median(record.read_json(one.folder / record.SUMMARY)["cost"]["step_ms"] for one in timed(run))
 
 
-def at_pace(run: Run, steps: int | None) -> Run:
-    if steps is None or run.match is None:
-        return run
+def at_pace(run: Run, steps: int) -> Run:
+    assert run.match is not None
     flops = run.match["reached"]["train_flops"] * steps / run.settings.steps
     match = {**run.match, "solved": {"train.steps": steps}, "reached": {**run.match["reached"], "train_flops": flops}}
     return replace(run, settings=replace(run.settings, steps=steps), match=match, identity="")

@@ -11,7 +11,7 @@ import numpy as np
 from ..build.errors import ConfigError
 from ..job import record
 from ..job.run import Run
-from ..job.study import TRIALS, Tuning
+from ..job.study import Tuning
 
 GROWTH = 4  # rates that a grid may grow by
 LR = ", lr "  # between an arm's label and the rate, in the label of a trial
@@ -90,7 +90,7 @@ def as_tried(run: Run) -> Run:
 
 def trials(run: Run, rates: Sequence[float]) -> list[Run]:
     """Every rate with every seed of the trials."""
-    study = replace(run.study, name=f"{run.study.name}{TRIALS}", question=None, tuning=None)
+    study = replace(run.study, name=f"{run.study.name}{record.TRIALS}", question=None, tuning=None)
     return [
         replace(at_rate(run, rate), seed=seed, study=study, identity="", label=f"{run.label or run.name}{LR}{rate:g}")
         for seed in tuning_of(run).seeds
