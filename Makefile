@@ -26,7 +26,7 @@ demo: $(READY)  ## the five axes compared on real text, in minutes, with a repor
 claims: $(READY)  ## what the literature says of these blocks, tested: every study of conf/study/claims, then runs/reference/claims (hours)
 	@code=0; for claim in pretrained $(filter-out pretrained,$(basename $(notdir $(wildcard conf/study/claims/*.yaml)))); do \
 		$(BIN)/python -m runs.train -m study=claims/$$claim || code=1; done; \
-	$(BIN)/python -m analysis.collect $$(ls -d runs/out/claim-[0-9]* | grep -v -- '-tuning$$') --to runs/reference/claims --readme README.md && exit $$code
+	$(BIN)/python -m analysis.collect $$(ls -d runs/out/claim-[0-9]* | grep -vE -- '-(tuning|pace)$$') --to runs/reference/claims --readme README.md && exit $$code
 
 test: $(READY)  ## the tests that need no GPU
 	$(BIN)/python -m pytest -n auto -m 'not gpu and not torture'
