@@ -6,11 +6,12 @@ On a CPU both go expert by expert, gather and sum included: a row is still in th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from .grouped import grouped_matmul
 
@@ -24,10 +25,13 @@ def dispatch_matmul(x: Tensor, token: Tensor, counts: Tensor, weights: list[Tens
     Args:   token: of each row. counts: rows of each expert. weights: banks of one d_in.
     Shape:  x: (t, d_in), token: (rows,), counts: (experts,), each bank: (experts, d_out, d_in) -> of each bank (rows, d_out)
     """
-    x, *weights = as_autocast(x, *weights)
     if not host_knows_counts(x):
-        gathered = x.index_select(0, token)
+        gathered, *weights = as_autocast(x.index_select(0, token), *weights)  # in this order the sum of its gradient is fp32
         return [grouped_matmul(gathered, weight, counts) for weight in weights]
+    x, *weights = as_autocast(x, *weights)
+    if is_compiling():
+        rows: list[Tensor] = dispatch_operator(x, token, counts, weights)
+        return rows
     return list(Dispatch.apply(x, token, counts, *weights))
 
 
@@ -36,7 +40,7 @@ def matmul_combine(h: Tensor, gate: Tensor, token: Tensor, counts: Tensor, weigh
 
     y_t = sum over the rows i of token t:  gate_i weight_e h_i;   the rows after those of the last expert add nothing
 
-    Cost per row: d_in * d_out multiply-adds. Gates and sum are fp32 also where the rows are bf16: a token's experts are not summed in that.
+    Cost per row: d_in * d_out multiply-adds. Gates and sum are fp32 also where the rows are bf16.
     Args:   gate: of each row. token, counts: as in dispatch_matmul. n_tokens: rows of the sum.
     Shape:  h: (rows, d_in), gate: (rows,), weight: (experts, d_out, d_in) -> (n_tokens, d_out)
     """
@@ -44,7 +48,8 @@ def matmul_combine(h: Tensor, gate: Tensor, token: Tensor, counts: Tensor, weigh
     if not host_knows_counts(h):
         gated = grouped_matmul(h, weight, counts) * gate.unsqueeze(-1)
         return gated.new_zeros(n_tokens, gated.shape[1]).index_add_(0, token, gated)
-    y: Tensor = Combine.apply(h, gate, token, counts, weight, n_tokens)
+    product = combine_operator if is_compiling() else Combine.apply
+    y: Tensor = product(h, gate, token, counts, weight, n_tokens)
     return y
 
 
@@ -89,20 +94,21 @@ def dispatch_gradients(
     grads: list[Tensor], x: Tensor, token: Tensor, counts: Tensor, weights: list[Tensor], learns: bool
 ) -> list[Tensor]:
     """Of x and, if learns, of each bank."""
-    to_x = torch.zeros_like(x)
+    to_x = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))  # a token's experts are not summed in bf16
     to_banks = [torch.empty_like(weight) for weight in weights] if learns else []
     if x.is_meta:
-        return [to_x, *to_banks]
+        return [to_x.to(x.dtype), *to_banks]
     *experts, _ = by_expert(counts, token, *grads)
     for expert, (tokens, first, *others) in enumerate(experts):
         summed = first @ weights[0][expert]
         for grad, weight in zip(others, weights[1:], strict=True):
-            summed.addmm_(grad, weight[expert])
-        to_x.index_add_(0, tokens, summed)
-        gathered = x.index_select(0, tokens) if learns else None
-        for grad, to_bank in zip((first, *others), to_banks, strict=False):
-            torch.mm(grad.mT, gathered, out=to_bank[expert])
-    return [to_x, *to_banks]
+            torch.addmm(summed, grad, weight[expert], out=summed)  # not addmm_, which FlopCounterMode does not count
+        to_x.index_add_(0, tokens, summed.to(to_x.dtype))
+        if learns:
+            gathered = x.index_select(0, tokens)
+            for grad, to_bank in zip((first, *others), to_banks, strict=True):
+                torch.mm(grad.mT, gathered, out=to_bank[expert])
+    return [to_x.to(x.dtype), *to_banks]
 
 
 def combine(h: Tensor, gate: Tensor, token: Tensor, counts: Tensor, weight: Tensor, n_tokens: int) -> Tensor:
@@ -126,7 +132,7 @@ def combine_gradients(
     *experts, _ = by_expert(counts, token, gate, h, to_gate, to_h)
     for expert, (tokens, gates, rows, to_gates, to_rows) in enumerate(experts):
         gathered = grad.index_select(0, tokens)
-        ungated = gathered.to(h.dtype) @ weight[expert]
+        ungated = (gathered.to(h.dtype) @ weight[expert]).to(grad.dtype)
         to_gates.copy_((ungated * rows).sum(-1))  # <W^T dy, h> = <dy, W h>: the product itself is not needed again
         to_rows.copy_(ungated * gates.unsqueeze(-1))
         if learns:
@@ -134,58 +140,73 @@ def combine_gradients(
     return [to_h, to_gate, *to_bank]
 
 
-# With their gradients
+# With their gradients: a Function each and, for torch.compile, which cannot see the counts, an operator each (eagerly slower)
+
+
+def dispatch_backward(
+    gradients: Callable[..., list[Tensor]], saved: Sequence[Tensor], grads: list[Tensor], learns: bool
+) -> tuple[Tensor, None, None, Sequence[Tensor | None]]:
+    x, token, counts, *weights = saved
+    to_x, *to_banks = gradients(grads, x, token, counts, weights, learns)
+    return to_x, None, None, to_banks or [None] * len(weights)
+
+
+def combine_backward(gradients: Callable[..., list[Tensor]]) -> Callable[..., tuple[Tensor | None, ...]]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        learns = ctx.needs_input_grad[4]
+        to_h, to_gate, *to_bank = gradients(grad, *ctx.saved_tensors, learns)
+        return to_h, to_gate, None, None, to_bank[0] if learns else None, None
+
+    return backward
 
 
 class Dispatch(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, token: Tensor, counts: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(x, token, counts, *weights)
-        return tuple(opaque(dispatch)(x, token, counts, list(weights)))
+        return tuple(dispatch(x, token, counts, list(weights)))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, token, counts, *weights = ctx.saved_tensors
-        learns = any(ctx.needs_input_grad[3:])
-        to_x, *to_banks = opaque(dispatch_gradients)(list(grads), x, token, counts, weights, learns)
-        return (to_x, None, None, *(to_banks or [None] * len(weights)))
+        *others, to_banks = dispatch_backward(dispatch_gradients, ctx.saved_tensors, list(grads), any(ctx.needs_input_grad[3:]))
+        return *others, *to_banks
 
 
 class Combine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, gate: Tensor, token: Tensor, counts: Tensor, weight: Tensor, n_tokens: int) -> Tensor:
         ctx.save_for_backward(h, gate, token, counts, weight)
-        y: Tensor = opaque(combine)(h, gate, token, counts, weight, n_tokens)
-        return y
+        return combine(h, gate, token, counts, weight, n_tokens)
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        learns = ctx.needs_input_grad[4]
-        to_h, to_gate, *to_bank = opaque(combine_gradients)(grad, *ctx.saved_tensors, learns)
-        return to_h, to_gate, None, None, to_bank[0] if learns else None, None
+    backward = staticmethod(combine_backward(combine_gradients))
 
 
-def opaque(function: Callable[..., Any]) -> Callable[..., Any]:
-    """For torch.compile, which cannot see the counts, an operator; called eagerly that is slower than the function itself."""
-    return OPERATORS[function.__name__] if torch.compiler.is_compiling() else function
-
-
-_NAMES = __name__.replace(".", "_")  # a copy of this package under another name registers its own
-OPERATORS: dict[str, Any] = {
-    function.__name__: torch.library.custom_op(f"{_NAMES}::{function.__name__}", function, mutates_args=())
+_OPERATORS = __name__.replace(".", "_")  # a copy of this package under another name registers its own
+dispatch_operator, dispatch_gradients_operator, combine_operator, combine_gradients_operator = (
+    torch.library.custom_op(f"{_OPERATORS}::{function.__name__}", function, mutates_args=())
     for function in (dispatch, dispatch_gradients, combine, combine_gradients)
-}
-OPERATORS["dispatch"].register_fake(
+)
+dispatch_operator.register_fake(
     lambda x, token, counts, weights: [x.new_empty(len(token), weight.shape[1]) for weight in weights]
 )
-OPERATORS["dispatch_gradients"].register_fake(
+dispatch_gradients_operator.register_fake(
     lambda grads, x, token, counts, weights, learns: [torch.empty_like(t) for t in (x, *(weights if learns else ()))]
 )
-OPERATORS["combine"].register_fake(
+combine_operator.register_fake(
     lambda h, gate, token, counts, weight, n_tokens: h.new_empty(
         n_tokens, weight.shape[1], dtype=torch.promote_types(h.dtype, gate.dtype)
     )
 )
-OPERATORS["combine_gradients"].register_fake(
-    lambda grad, h, gate, token, counts, weight, learns: [torch.empty_like(t) for t in (h, gate, *((weight,) if learns else ()))]
+combine_gradients_operator.register_fake(
+    lambda grad, h, gate, token, counts, weight, learns: [
+        torch.empty_like(t) for t in (h, gate, *((weight,) if learns else ()))
+    ]
+)
+dispatch_operator.register_autograd(
+    lambda ctx, grads: dispatch_backward(dispatch_gradients_operator, ctx.saved_tensors, grads, any(ctx.needs_input_grad[3])),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs[:3], *inputs[3]),
+)
+combine_operator.register_autograd(
+    combine_backward(combine_gradients_operator),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs[:5]),
 )

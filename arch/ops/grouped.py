@@ -1,7 +1,7 @@
 """Products of rows that are sorted by expert with a bank of matrices, one per expert, on a device that nobody may wait for.
 
-Hopper and later in bf16: torch's grouped_mm. Anything else: blocks of equal size and one batched product. Their shapes depend on
-the number of rows alone, not on where the rows go.
+Hopper and later in bf16: torch's grouped_mm. Anything else: blocks of equal size and one batched product. Their shapes depend
+on the number of rows alone, not on where the rows go.
 """
 
 from __future__ import annotations
