@@ -256,12 +256,13 @@ def test_a_bank_whose_rows_nobody_uses_has_a_zero_gradient(way: str) -> None:
 
 
 def test_the_rows_of_a_token_are_summed_in_fp32_in_both_directions(way: str) -> None:
-    counts, rows = [150, 150], 300  # of one token: in bf16 a sum of equal numbers stops growing at 256 of them
-    token, gate, ones = torch.zeros(rows, dtype=torch.int64), torch.ones(rows), torch.ones(2, 8, 8)
+    rows = 300  # of one token, an expert each: in bf16 a sum of equal numbers stops growing at 256 of them
+    token, gate, ones = torch.zeros(rows, dtype=torch.int64), torch.ones(rows), torch.ones(rows, 8, 8)
+    counts = torch.ones(rows, dtype=torch.int64)
     x = torch.ones(1, 8, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
-        (h,) = ops.dispatch_matmul(x, token, torch.tensor(counts), [ones])
-        y = ops.matmul_combine(h, gate, token, torch.tensor(counts), ones, 1)
+        (h,) = ops.dispatch_matmul(x, token, counts, [ones])
+        y = ops.matmul_combine(h, gate, token, counts, ones, 1)
     h.sum().backward()
     assert h.dtype == torch.bfloat16 and y.dtype == torch.float32
     assert torch.equal(y, torch.full((1, 8), 300 * 64.0))
@@ -378,9 +379,12 @@ def test_an_expert_that_nobody_meets_has_a_zero_gradient() -> None:
 
 def test_frozen_experts_and_a_frozen_input_cost_the_others_nothing() -> None:
     moe, x = make("topk"), text(63)
-    expected = gradients(moe, moe, x)
+    with FlopCounterMode(display=False) as learning:
+        expected = gradients(moe, moe, x)
     moe.experts.requires_grad_(False)
-    found = gradients(moe, moe, x)
+    with FlopCounterMode(display=False) as frozen:
+        found = gradients(moe, moe, x)
+    assert learning.get_total_flops() - frozen.get_total_flops() == 63 * 2 * moe.experts.cost(63).flops
     assert_equal(found, {name: expected[name] for name in found})
     assert "router.weight" in found and "experts.up_proj" not in found
 
