@@ -326,7 +326,8 @@ def test_the_gates_say_what_the_experts_add() -> None:
         y = moe(x)
         assert moe.routing is not None
         table = gates(moe.routing).nan_to_num()
-        each = [moe.experts(x, torch.tensor([6 if e == expert else 0 for e in range(4)])) for expert in range(4)]
+        alone = [torch.tensor([6 if e == expert else 0 for e in range(4)]) for expert in range(4)]
+        each = [moe.experts(x, torch.arange(6), torch.ones(6), counts) for counts in alone]
     torch.testing.assert_close(sum((table[:, e, None] * each[e] for e in range(4)), torch.zeros(6, 24)), y)
 
 

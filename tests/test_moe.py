@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from arch.contracts import ChannelMixer, Router
 from arch.ffn import GLU, MLP, Experts, MoE
 from arch.losses import load_balance_loss, router_z_loss
-from arch.ops.grouped import Loop, blocked, loop_operator, native
+from arch.ops import dispatch as ops
+from arch.ops.grouped import blocked, native
 from arch.router import Balanced, ExpertChoice, Hash, NoisyTopK, Switch, TopK
 from arch.routing import dropped, load, pop_routings
 from tests.reference import moe as plain
@@ -94,8 +97,6 @@ COUNTS = {
     "whole_blocks": ([128, 256, 0, 128], 512),
 }
 PATHS: dict[str, Callable[..., Tensor]] = {
-    "loop": Loop.apply,
-    "loop_as_operator": loop_operator,
     "native": native,
     "blocks_of_128": blocked,
     "blocks_of_4": lambda *a: blocked(*a, size=4),
@@ -137,9 +138,144 @@ def test_an_expanded_gradient_is_taken_like_any_other(path: str) -> None:
 
 def test_the_gradients_of_the_grouped_product_are_those_of_finite_differences() -> None:
     x, weight, counts, _ = matmul_case([2, 0, 3], 6, d_in=3, d_out=2)
-    for run in (Loop.apply, loop_operator, blocked):
-        arguments = (x.double().requires_grad_(), weight.double().requires_grad_(), counts)
-        assert torch.autograd.gradcheck(run, arguments)
+    assert torch.autograd.gradcheck(blocked, (x.double().requires_grad_(), weight.double().requires_grad_(), counts))
+
+
+# Dispatch and combine: expert by expert, the same as torch.compile sees it, and as where nobody may wait for the counts
+
+N_TOKENS = 7  # few: every expert with many rows meets a token more than once
+Product = Callable[..., tuple[Tensor, ...]]
+every_product = pytest.mark.parametrize("product", ["dispatch", "dispatch_to_several", "combine"])
+
+
+@pytest.fixture(params=["eager", "operators", "blocked", "native"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    name: str = request.param
+    if name == "operators":
+        monkeypatch.setattr(ops, "is_compiling", lambda: True)
+    if name in ("blocked", "native"):
+        monkeypatch.setattr(ops, "host_knows_counts", lambda x: False)
+        monkeypatch.setattr(ops, "grouped_matmul", {"blocked": blocked, "native": native}[name])
+    return name
+
+
+def product_case(product: str, counts: list[int], rows: int) -> tuple[Product, list[Tensor]]:
+    """A product of a module (this one or the twins') as a function of the factors that have gradients, and these factors."""
+    torch.manual_seed(0)
+    token, sizes = torch.randint(N_TOKENS, (rows,)), torch.tensor(counts)
+
+    def dispatch(module: ModuleType, x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        return tuple(module.dispatch_matmul(x, token, sizes, list(weights)))
+
+    def combine(module: ModuleType, h: Tensor, gate: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        return (module.matmul_combine(h, gate, token, sizes, weight, N_TOKENS),)
+
+    if product == "combine":
+        return combine, [torch.randn(rows, 12), torch.rand(rows), torch.randn(len(counts), 8, 12)]
+    widths = (8, 4, 8) if product == "dispatch_to_several" else (8,)
+    return dispatch, [torch.randn(N_TOKENS, 12), *(torch.randn(len(counts), width, 12) for width in widths)]
+
+
+def of_product(run: Callable[..., tuple[Tensor, ...]], factors: list[Tensor], *, frozen: tuple[int, ...] = ()) -> list[Tensor]:
+    """The outputs and the gradients of a weighted sum of them; None for the factors that are frozen."""
+    leaves = [t.clone().requires_grad_(i not in frozen) for i, t in enumerate(factors)]
+    outputs = run(*leaves)
+    directions = torch.Generator().manual_seed(2)
+    sum((y * torch.randn(y.shape, generator=directions)).sum() for y in outputs).backward()
+    return [*outputs, *(leaf.grad for leaf in leaves)]
+
+
+@every_product
+@pytest.mark.parametrize("case", COUNTS)
+def test_every_way_of_a_product_equals_the_twin(way: str, product: str, case: str) -> None:
+    run, factors = product_case(product, *COUNTS[case])
+    for found, expected in zip(of_product(partial(run, ops), factors), of_product(partial(run, plain), factors), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)  # a gradient sums up to 300 rows of a token
+
+
+def test_rows_past_the_last_group_meet_no_expert(way: str) -> None:
+    token, counts = torch.tensor([0, 1, 2, 3, 3, 5, 6, *[4] * 13]), torch.tensor([3, 0, 4])
+    x, gate, up, down = torch.randn(7, 12), torch.rand(20), torch.randn(3, 8, 12), torch.randn(3, 12, 8)
+    leaves = [t.requires_grad_() for t in (x, gate, up, down)]
+    (h,) = ops.dispatch_matmul(x, token, counts, [up])
+    h.retain_grad()
+    y = ops.matmul_combine(h, gate, token, counts, down, 7)
+    y.square().sum().backward()
+    met = torch.tensor([0, 1, 2, 3, 5, 6])  # token 4 comes only after the last group
+    for served, unserved in ((y[met], y[4]), (x.grad[met], x.grad[4]), *((t[:7], t[7:]) for t in (h, h.grad, gate.grad))):
+        assert served.all() and not unserved.any()
+    for bank in leaves[2:]:
+        assert bank.grad[[0, 2]].all() and not bank.grad[1].any()  # an expert without rows
+
+
+@every_product
+def test_a_product_takes_an_expanded_gradient_like_any_other(way: str, product: str) -> None:
+    run, factors = product_case(product, [3, 0, 4], 7)
+
+    def of(module: ModuleType, *factors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(y.sum().expand(1) for y in run(module, *factors))
+
+    for found, expected in zip(of_product(partial(of, ops), factors), of_product(partial(of, plain), factors), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@every_product
+@pytest.mark.parametrize("way", ["eager", "operators", "blocked"], indirect=True)  # grouped_mm has no fp64
+def test_the_gradients_of_a_product_are_those_of_finite_differences(way: str, product: str) -> None:
+    run, factors = product_case(product, [2, 0, 3], 6)
+    assert torch.autograd.gradcheck(partial(run, ops), [t.double().requires_grad_() for t in factors], fast_mode=True)
+
+
+@pytest.mark.parametrize(
+    ("product", "frozen"),
+    [
+        ("dispatch", (0,)),
+        ("dispatch", (1,)),
+        ("dispatch_to_several", (2,)),
+        ("combine", (0,)),
+        ("combine", (1,)),
+        ("combine", (2,)),
+    ],
+)
+def test_what_is_frozen_changes_no_other_gradient(way: str, product: str, frozen: tuple[int, ...]) -> None:
+    run, factors = product_case(product, [3, 0, 4], 9)
+    found = of_product(partial(run, ops), factors, frozen=frozen)
+    expected = of_product(partial(run, plain), factors, frozen=frozen)
+    assert [t is None for t in found] == [t is None for t in expected] and None in found
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_a_bank_whose_rows_nobody_uses_has_a_zero_gradient(way: str) -> None:
+    run, (x, *banks) = product_case("dispatch_to_several", [3, 0, 4], 9)
+    for bank in banks:
+        bank.requires_grad_()
+    rows = run(ops, x, *banks)
+    rows[1].sum().backward()
+    assert [bank.grad is not None and bool(bank.grad.any()) for bank in banks] == [False, True, False]
+
+
+def test_the_rows_of_a_token_are_summed_in_fp32_in_both_directions(way: str) -> None:
+    rows = 300  # of one token, an expert each: in bf16 a sum of equal numbers stops growing at 256 of them
+    token, gate, ones = torch.zeros(rows, dtype=torch.int64), torch.ones(rows), torch.ones(rows, 8, 8)
+    counts = torch.ones(rows, dtype=torch.int64)
+    x = torch.ones(1, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        (h,) = ops.dispatch_matmul(x, token, counts, [ones])
+        y = ops.matmul_combine(h, gate, token, counts, ones, 1)
+    h.sum().backward()
+    assert h.dtype == torch.bfloat16 and y.dtype == torch.float32
+    assert torch.equal(y, torch.full((1, 8), 300 * 64.0))
+    torch.testing.assert_close(x.grad, torch.full((1, 8), 300 * 8.0), atol=0, rtol=2**-8)  # rounded to bf16 once
+
+
+@every_product
+def test_a_product_compiles_in_one_graph(product: str) -> None:
+    run, factors = product_case(product, [30, 0, 41, 2], 100)
+    torch.compiler.reset()
+    compiled = torch.compile(partial(run, ops), backend="aot_eager", fullgraph=True)
+    for found, expected in zip(of_product(compiled, factors), of_product(partial(run, ops), factors), strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def test_shapes_are_known_without_data() -> None:
@@ -243,9 +379,12 @@ def test_an_expert_that_nobody_meets_has_a_zero_gradient() -> None:
 
 def test_frozen_experts_and_a_frozen_input_cost_the_others_nothing() -> None:
     moe, x = make("topk"), text(63)
-    expected = gradients(moe, moe, x)
+    with FlopCounterMode(display=False) as learning:
+        expected = gradients(moe, moe, x)
     moe.experts.requires_grad_(False)
-    found = gradients(moe, moe, x)
+    with FlopCounterMode(display=False) as frozen:
+        found = gradients(moe, moe, x)
+    assert learning.get_total_flops() - frozen.get_total_flops() == 63 * 2 * moe.experts.cost(63).flops
     assert_equal(found, {name: expected[name] for name in found})
     assert "router.weight" in found and "experts.up_proj" not in found
 

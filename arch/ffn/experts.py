@@ -7,21 +7,24 @@ from torch import Tensor, nn
 
 from ..contracts import Cost
 from ..limits import at_least_one
-from ..ops.grouped import grouped_matmul
+from ..ops.dispatch import dispatch_matmul, matmul_combine
 from .activation import activation_by_name
 
 
 class Experts(nn.Module):
-    """Applies to each row the ffn of its expert; the rows come sorted by expert.
+    """Sums for each token what its experts make of it; the assignments come sorted by expert.
 
-    y_i = W_down[e] activation(W_up[e] x_i)                      ungated, an MLP each
-    y_i = W_down[e] (activation(W_gate[e] x_i) * W_up[e] x_i)    gated, a GLU each
+    y_t = sum over the assignments a of token t:  gate_a * expert_a(x_t)
+
+    expert_e(x) = W_down[e] activation(W_up[e] x)                    ungated, an MLP each
+    expert_e(x) = W_down[e] (activation(W_gate[e] x) * W_up[e] x)    gated, a GLU each
 
     Paper: Shazeer 2017, arXiv:1701.06538 (section 2). Differs: no biases; gated as an option (Jiang 2024, arXiv:2401.04088).
-    Cost per row: 2 * d_model * d_ff multiply-adds (3 where gated); n_experts times as many parameters.
-    Args:   d_model: channels of each row. d_ff: hidden channels of one expert. n_experts: ffns in the bank.
+    Cost per assignment: 2 * d_model * d_ff multiply-adds (3 where gated); n_experts times as many parameters.
+    Args:   d_model: channels of each token. d_ff: hidden channels of one expert. n_experts: ffns in the bank.
             activation: gelu, gelu_tanh, relu, relu2 or silu. gated: a GLU each instead of an MLP.
-    Shape:  x: (rows, d_model), counts: (n_experts,) rows of each expert -> (rows, d_model), zeros past the last counted row
+    Shape:  x: (t, d_model), token and gate: (a,), counts: (n_experts,) assignments of each expert -> (t, d_model); an
+            assignment past the last counted one adds nothing
     Raises: ValueError: unknown activation; a size below 1.
     """
 
@@ -42,13 +45,14 @@ class Experts(nn.Module):
         for weight in self.parameters():
             nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
 
-    def forward(self, x: Tensor, counts: Tensor) -> Tensor:
-        up = grouped_matmul(x, self.up_proj, counts)
+    def forward(self, x: Tensor, token: Tensor, gate: Tensor, counts: Tensor) -> Tensor:
         if self.gate_proj is None:
+            (up,) = dispatch_matmul(x, token, counts, [self.up_proj])
             hidden = self.activation(up)
         else:
-            hidden = self.activation(grouped_matmul(x, self.gate_proj, counts)) * up
-        return grouped_matmul(hidden, self.down_proj, counts)
+            gated, up = dispatch_matmul(x, token, counts, [self.gate_proj, self.up_proj])
+            hidden = self.activation(gated) * up
+        return matmul_combine(hidden, gate, token, counts, self.down_proj, len(x)).to(hidden.dtype)
 
     def cost(self, seq: int) -> Cost:
         """Of one assignment: a token that meets one expert."""

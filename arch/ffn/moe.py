@@ -51,9 +51,7 @@ class MoE(ChannelMixer):
         self.routing = routing = self.router(tokens, of_text)
         order = routing.expert.argsort(stable=True)  # by expert; what was dropped comes last
         token, gate = routing.token.index_select(0, order), routing.gate.index_select(0, order)
-        worked = self.experts(tokens.index_select(0, token), load(routing))  # (a, m)
-        gated = worked * gate.unsqueeze(-1)  # fp32, as the gates are: a token's experts are not summed in bf16
-        y = gated.new_zeros(tokens.shape).index_add_(0, token, gated).to(worked.dtype).view(x.shape)
+        y = self.experts(tokens, token, gate, load(routing)).view(x.shape)
         return y if self.shared is None else y + self.shared(x, positions=positions)
 
     def cost(self, seq: int) -> Cost:

@@ -1,13 +1,11 @@
-"""Products of rows that are sorted by expert with a bank of matrices, one per expert: the arithmetic of a MoE.
+"""Products of rows that are sorted by expert with a bank of matrices, one per expert, on a device that nobody may wait for.
 
-Three ways to the same numbers. CPU: one product per expert. Hopper and later in bf16: torch's grouped_mm. Anything else: blocks
-of equal size and one batched product. The last two never let the host wait for the device: their shapes depend on the number of
-rows alone, not on where the rows go.
+Hopper and later in bf16: torch's grouped_mm. Anything else: blocks of equal size and one batched product. Their shapes depend
+on the number of rows alone, not on where the rows go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,72 +25,7 @@ def grouped_matmul(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     Args:   counts: rows of each expert, on the device of x.
     Shape:  x: (rows, d_in), weight: (experts, d_out, d_in), counts: (experts,) integers -> (rows, d_out)
     """
-    if not x.is_meta and torch.is_autocast_enabled(x.device.type):  # grouped products are on no autocast list
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), weight.to(dtype)
-    if x.device.type in ("cpu", "meta"):
-        # An operator of our own is opaque to torch.compile, as the loop must be; called eagerly it is slower than a Function.
-        return loop_operator(x, weight, counts) if torch.compiler.is_compiling() else Loop.apply(x, weight, counts)
     return native(x, weight, counts) if has_native(x, weight) else blocked(x, weight, counts)
-
-
-def loop(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
-    y = x.new_empty(x.shape[0], weight.shape[1])
-    if x.is_meta:
-        return y  # nobody knows the counts there
-    sizes = group_sizes(counts, x.shape[0])
-    for rows, matrix, out in zip(x.split(sizes), weight.mT.unbind(), y.split(sizes), strict=False):
-        torch.mm(rows, matrix, out=out)
-    y[y.shape[0] - sizes[-1] :] = 0
-    return y
-
-
-def loop_weight_gradient(grad: Tensor, x: Tensor, counts: Tensor) -> Tensor:
-    weight = x.new_empty(counts.shape[0], grad.shape[1], x.shape[1])
-    if x.is_meta:
-        return weight
-    sizes = group_sizes(counts, x.shape[0])
-    for columns, rows, out in zip(grad.mT.split(sizes, dim=1), x.split(sizes), weight.unbind(), strict=False):
-        torch.mm(columns, rows, out=out)
-    return weight
-
-
-def group_sizes(counts: Tensor, rows: int) -> list[int]:
-    """The rows of each expert and, last, those after them all. It reads the counts: only on a CPU does nobody wait for that."""
-    sizes: list[int] = counts.tolist()
-    return [*sizes, rows - sum(sizes)]
-
-
-def backward_by(product: Callable[..., Tensor], weight_gradient: Callable[..., Tensor]) -> Callable[..., Any]:
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, weight, counts = ctx.saved_tensors
-        to_x, to_weight, _ = ctx.needs_input_grad
-        x_grad = product(grad, weight.mT, counts) if to_x else None
-        return x_grad, weight_gradient(grad, x, counts) if to_weight else None, None
-
-    return backward
-
-
-class Loop(torch.autograd.Function):
-    """The loop with the gradients of both factors."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight, counts)
-        return loop(x, weight, counts)
-
-    backward = staticmethod(backward_by(loop, loop_weight_gradient))
-
-
-_OPERATORS = __name__.replace(".", "_")  # a copy of this package under another name registers its own
-loop_operator = torch.library.custom_op(f"{_OPERATORS}::loop", loop, mutates_args=())
-gradient_operator = torch.library.custom_op(f"{_OPERATORS}::loop_weight_gradient", loop_weight_gradient, mutates_args=())
-loop_operator.register_fake(lambda x, weight, counts: x.new_empty(x.shape[0], weight.shape[1]))
-gradient_operator.register_fake(lambda grad, x, counts: x.new_empty(counts.shape[0], grad.shape[1], x.shape[1]))
-loop_operator.register_autograd(
-    backward_by(loop_operator, gradient_operator),
-    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
-)
 
 
 def has_native(x: Tensor, weight: Tensor) -> bool:

@@ -19,6 +19,17 @@ def grouped_matmul(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     return torch.cat([*pieces, x.new_zeros(x.shape[0] - start, weight.shape[1])])
 
 
+def dispatch_matmul(x: Tensor, token: Tensor, counts: Tensor, weights: list[Tensor]) -> list[Tensor]:
+    return [grouped_matmul(torch.stack([x[t] for t in token.tolist()]), weight, counts) for weight in weights]
+
+
+def matmul_combine(h: Tensor, gate: Tensor, token: Tensor, counts: Tensor, weight: Tensor, n_tokens: int) -> Tensor:
+    y = [h.new_zeros(weight.shape[1]) for _ in range(n_tokens)]
+    for t, row, g in zip(token.tolist(), grouped_matmul(h, weight, counts), gate, strict=True):
+        y[t] = y[t] + g * row
+    return torch.stack(y)
+
+
 def expert(experts: Experts, index: int, x: Tensor) -> Tensor:
     up = x @ experts.up_proj[index].T
     hidden = experts.activation(up) if experts.gate_proj is None else experts.activation(x @ experts.gate_proj[index].T) * up
