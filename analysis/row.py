@@ -11,7 +11,21 @@ from typing import Any, NamedTuple
 
 from runs.build.groups import KEYS
 from runs.job.question import Question
-from runs.job.record import CONFIG, COSTS, ENDED, ENV, METRICS, SPEEDS, SUMMARY, Record, RecordError, read
+from runs.job.record import (
+    CONFIG,
+    COSTS,
+    ENDED,
+    ENV,
+    METRICS,
+    SPEEDS,
+    SUMMARY,
+    TIMED,
+    TIMING,
+    Record,
+    RecordError,
+    read,
+    read_json,
+)
 
 MACHINE = ("device", "torch", "python", "threads", "git_commit", "git_dirty", "data_sha256", "started")
 OWN = (
@@ -31,6 +45,7 @@ OWN = (
     "eval_tokens",
     "chance",
     "question",
+    "timed",
     *COSTS,
     *SPEEDS,
     *MACHINE,
@@ -89,6 +104,7 @@ def _row(folder: Path, found: Record) -> dict[str, Any]:
     metrics, cost = summary.part("metrics"), summary.part("cost")
     row |= dict.fromkeys((*COSTS, *SPEEDS), math.nan)
     row |= {name: cost.take(name, _number) for name in cost.content if name in COSTS or name in SPEEDS}
+    row |= _timing(folder / TIMING)
     row |= {name: metrics.take(name, _number) for name in metrics.content if name.startswith(("val_", "routing_"))}
     row |= {"causal": summary.take("causal", _flag), "tokens": tokens, "eval_tokens": _eval_tokens(train)}
     row["chance"] = env.take("chance", _number)
@@ -98,6 +114,14 @@ def _row(folder: Path, found: Record) -> dict[str, Any]:
     row |= {name if "." in name else f"config.{name}": value for name, value in _flat(parts)}
     shown = {_column(name): printable(value) if isinstance(value, str) else value for name, value in row.items()}
     return shown | {"folder": str(folder)}
+
+
+def _timing(file: Path) -> dict[str, Any]:
+    """The speeds of a run that was timed in turns with others, for those that it had in training; timed: in which session."""
+    if not file.exists():
+        return {"timed": None}
+    timing = Part(file, read_json(file))
+    return {"timed": timing.take("session", _text)} | {name: timing.take(name, _number) for name in TIMED}
 
 
 def _threads(env: Part) -> str | None:
