@@ -190,10 +190,13 @@ def writing_ms(task: Task, data: Data, run: Run, device: torch.device) -> float:
 
 
 def routing(metrics: Metrics) -> dict[str, float | None]:
-    """What the routers did in the last window of training, the mean over layers (see ``routing_rows``); empty without any."""
+    """What the routers did in the last window of training, the mean over layers (see ``routing_rows``); empty without any.
+    busiest: the load of the expert with most work, in even shares."""
     rows = [row for row in metrics.rows() if row["split"] == "routing"]
     last = [row for row in rows if row["step"] == rows[-1]["step"]]
     found = {f"routing_{key}": [row[key] for row in last] for key in ("entropy", "dropped", "dead") if last}
+    if last:
+        found["routing_busiest"] = [max(row["load"]) * len(row["load"]) for row in last]
     return {key: None if None in values else statistics.fmean(values) for key, values in found.items()}
 
 
