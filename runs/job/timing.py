@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
+from ..training.compiling import compile_layers
 from ..training.device import pick_device
 from ..training.fit import Window, train_step
 from ..training.measure import synchronise
 from . import record
-from .execute import compile_layers, writing_ms
+from .execute import writing_ms
 from .run import Run
 from .start import begin, build_optimiser, build_task, load_data
 
