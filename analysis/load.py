@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from analysis.row import OWN, ROUTING, STEP, Logged, printable, read_run
+from analysis.kinds import printable
+from analysis.row import OWN, ROUTING, STEP, Logged, read_run
 from runs.build.groups import AXES
 from runs.job.record import CHECKPOINT, CONFIG, ENV, METRICS, SUMMARY, TIMING, RecordError
 

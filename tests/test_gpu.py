@@ -11,8 +11,8 @@ import torch
 from arch.decode import generate
 from runs.build.objects import build
 from runs.data.contract import Batch
-from runs.training.compiling import compile_layers
 from runs.objective import CausalLM
+from runs.training.compiling import compile_layers
 from runs.training.fit import Settings, Window, train_step
 from runs.training.optim import Optimiser
 from tests.lab import config, tiny_model, tokens
