@@ -46,7 +46,8 @@ format: $(READY)  ## rewrite the files in the project's format
 
 gpu:  ## on a machine with CUDA, with its own torch: fast paths against their twins, then what each block costs at GPU size
 	@$(GPU) -c 'import torch; torch.cuda.is_available() or exit("make gpu needs a CUDA device; torch " + torch.__version__ + " sees none")'
-	$(GPU) -m pytest -m gpu
-	@$(GPU) -m runs.train -m study=gpu_card; code=$$?; $(GPU) -m analysis.report runs/out/gpu-card && exit $$code
+	@$(GPU) -m pytest -m gpu; tests=$$?; $(GPU) -m runs.train -m study=gpu_card; code=$$?; \
+		$(GPU) -m analysis.report runs/out/gpu-card || code=1; \
+		[ $$tests -eq 0 ] || { echo "the tests on the GPU failed: see above, before the sweep"; code=1; }; exit $$code
 
 .PHONY: help setup demo claims test check torture format gpu

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.fairness import comparable_speeds, same_seed_pairs, speed_conditions, uneven
+from analysis.fairness import comparable_speeds, same_seed_pairs, speed_conditions, timed_together, uneven
 from analysis.metric import called, counted, usable
 from analysis.sample import bca_interval
 from analysis.verdict import MOST_SEEDS, judge, seeds_wanted
 from runs.job.question import Prediction, Question
-from runs.job.record import COSTS, SPEEDS
+from runs.job.record import COSTS, SPEEDS, TIMED
 
 SIDES = ("lower", "higher")
 COLUMNS = [
@@ -73,6 +73,10 @@ def _row(runs: pd.DataFrame, question: Question, asked: Prediction, baseline: st
         row |= {"verdict": None, "why": f"refused: {found}"}
     elif _looks_ahead(runs, other) < _looks_ahead(runs, arm) and asked.metric.startswith("val_"):
         row |= {"verdict": None, "why": "refused: it sees later tokens, and what it is held against does not"}
+    elif asked.metric in TIMED and not timed_together(speed_conditions(runs), arm, other):
+        row["why"] = (
+            "they were not timed in turns, and what else goes on decides a speed: study.timing=20, with the same command"
+        )
     elif asked.metric in SPEEDS and not comparable_speeds(speed_conditions(runs), arm, other):
         row["why"] = "its runs and those it is held against had other devices or numbers of threads, which decide a speed"
     return row

@@ -199,11 +199,12 @@ def _against_baseline(row: dict[Any, Any], study: Comparison) -> str:
 
 
 def _at_cost(row: dict[Any, Any]) -> str:
-    """ " at 0.62x the speed ..." for the ratios that may be stated."""
+    """ " at 0.62x [0.60, 0.64] the speed ..." for the ratios that may be stated: of a speed, those of arms timed in turns."""
     total, active = 1 + row["total_params_percent"] / 100, 1 + row["active_params_percent"] / 100
-    ratios = [("speed", row["tokens_per_s_ratio"]), ("parameters", total)]
-    ratios += [("active ones", active)] if active != total else []
-    cost = listed([f"{times(ratio)} the {what}" for what, ratio in ratios if math.isfinite(ratio)])
+    ratios = [("parameters", total)] + ([("active ones", active)] if active != total else [])
+    speed = f"{times(row['speed'])} [{fixed(row['speed_low'], 2)}, {fixed(row['speed_high'], 2)}] the speed"
+    costs = [speed] if math.isfinite(row["speed_low"]) else []
+    cost = listed(costs + [f"{times(ratio)} the {what}" for what, ratio in ratios if math.isfinite(ratio)])
     return f" at {cost}" if cost else ""
 
 

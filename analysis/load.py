@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from analysis.row import OWN, ROUTING, STEP, Logged, printable, read_run
+from analysis.kinds import printable
+from analysis.row import OWN, ROUTING, STEP, Logged, read_run
 from runs.build.groups import AXES
-from runs.job.record import CHECKPOINT, CONFIG, ENV, METRICS, SUMMARY, RecordError
+from runs.job.record import CHECKPOINT, CONFIG, ENV, METRICS, SUMMARY, TIMING, RecordError
 
 RUN_KEYS = ["study", "run", "arm", "seed", "status"]
 
@@ -146,7 +147,7 @@ def _strays(runs: list[Logged]) -> list[tuple[Logged, str]]:
 
 def _row_alone(folder: str) -> Logged:
     """A run without its steps; remembered for as long as its files stay as they are."""
-    state = tuple(_state(f"{folder}/{name}") for name in (".", CONFIG, ENV, METRICS, SUMMARY, CHECKPOINT))
+    state = tuple(_state(f"{folder}/{name}") for name in (".", CONFIG, ENV, METRICS, SUMMARY, TIMING, CHECKPOINT))
     settled = max(changed for changed, *_ in state) < time.time_ns() - 10**8  # the clocks of disks are coarse
     return (_remembered if settled else _remembered.__wrapped__)(folder, state)
 

@@ -160,6 +160,7 @@ def _facts(runs: pd.DataFrame, study: Comparison) -> list[tuple[str, str]]:
 
     varying = [axis for axis in choices(runs) if runs[axis].nunique(dropna=False) > 1]
     dirty = " + uncommitted changes" if (runs["git_dirty"] == True).any() else ""  # noqa: E712 (None is neither)
+    sessions = int(runs["timed"].nunique())
     return [
         ("Baseline", study.baseline),
         ("Varied", digits.listed(varying, 8) or "nothing"),
@@ -172,6 +173,7 @@ def _facts(runs: pd.DataFrame, study: Comparison) -> list[tuple[str, str]]:
         ("Data", f"{values('data')}, SHA-256 {values('data_sha256', 10)}"),
         ("Size", f"{values('size')}, tokenizer {values('tokenizer')}"),
         ("Machine", f"{values('device')}, {digits.listed(thread_counts(runs)) or 'not recorded'} threads"),
+        ("Speeds", "in turns, in " + digits.count(sessions, "session") if sessions else "as in training"),
         ("Code", f"torch {values('torch')}, Python {values('python')}, commit {values('git_commit', 8)}{dirty}"),
     ]
 

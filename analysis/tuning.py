@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.fairness import conditions
+from analysis.kinds import printable
 from analysis.load import Records, SetAside, choices, read
-from analysis.row import printable
 from runs.job.record import TRIALS, RecordError
 
 OF_TRIAL = re.compile(r"(.+), lr \S+", re.DOTALL)  # its label: the arm's, and the rate

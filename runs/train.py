@@ -106,7 +106,12 @@ def single(run: Run) -> list[str]:
 def sweep(runs: list[Run]) -> list[str]:
     from .sweep.launcher import launch
 
-    return launch(runs, slots=runs[0].study.slots, timeout=runs[0].study.timeout)
+    statuses = launch(runs, slots=runs[0].study.slots, timeout=runs[0].study.timeout)
+    if (turns := runs[0].study.timing) is not None:
+        from .sweep.timing import timed
+
+        timed(runs, turns)
+    return statuses
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from runs.command import guarded
+from runs.train import main
+
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
     "size=micro",
@@ -47,6 +50,19 @@ def train(text: Path, out: Path, *words: str, **how: Any) -> subprocess.Complete
     return subprocess.run(
         command(*small(text, out, *words)), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, **how
     )
+
+
+def study(plan: str, out: Path, text: Path, *words: str) -> int:
+    """Train a study in this process, as ``runs.train -m study=`` would, six steps a run; the exit code."""
+    folder = out / "conf" / "study"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mine.yaml").write_text(plan)
+    search = f"hydra.searchpath=[file://{folder.parent}]"
+    before, sys.argv = sys.argv, ["train", "-m", search, *small(text, out, "study=mine", "train.steps=6", *words)]
+    try:
+        return guarded(main)
+    finally:
+        sys.argv = before
 
 
 def begin(text: Path, out: Path, *words: str) -> subprocess.Popen[str]:

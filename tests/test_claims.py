@@ -186,10 +186,10 @@ def test_another_baseline_for_the_table_does_not_move_the_claims(tmp_path: Path)
     assert set(study.explored["arm"]) == {"baseline", "rmsnorm"} and set(study.differences["verdict"]) == {"higher"}
 
 
-def test_a_speed_needs_one_machine(tmp_path: Path) -> None:
-    asked = question(metric="tokens_per_s", margin=100.0, predicted={"gqa": "higher"})
+def test_memory_needs_one_machine(tmp_path: Path) -> None:
+    asked = question(metric="peak_memory_bytes", margin=100.0, predicted={"gqa": "lower"})
     runs = load(write(tmp_path, asked, {"gqa": 0.0}, seeds=6))
-    runs.loc[runs["arm"] == "gqa", "tokens_per_s"] = 30000.0
+    runs.loc[runs["arm"] == "gqa", "peak_memory_bytes"] = 3e8
     assert claim(compare(runs), "gqa")["verdict"] == "supported"
     runs.loc[(runs["arm"] == "gqa") & (runs["seed"] == 3), "threads"] = "1"
     found = claim(compare(runs), "gqa")

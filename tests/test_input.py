@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from analysis.kinds import printable
 from analysis.load import load
-from analysis.row import printable
 from runs.build.errors import ConfigError
 from runs.build.stack import parse
 from runs.compose.explain import EXPECTED, explain

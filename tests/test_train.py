@@ -35,7 +35,8 @@ def test_one_run_leaves_a_whole_record_and_a_second_call_does_nothing(text: Path
     told = summary(path)
     assert told["status"] == "done" and told["error"] is None and told["causal"] is True
     of_text, of_routers = {"loss", "accuracy", "bits_per_byte", "bytes_per_token"}, ("entropy", "dropped", "dead")
-    assert set(told["metrics"]) == {f"val_{name}" for name in of_text} | {f"routing_{name}" for name in of_routers}
+    routed = {f"routing_{name}" for name in (*of_routers, "busiest")}
+    assert set(told["metrics"]) == {f"val_{name}" for name in of_text} | routed
     costs = {"total_params", "active_params", "flops_per_token", "train_flops", "state_bytes"}
     assert costs | {"tokens_per_s", "step_ms", "mfu", "peak_memory_bytes", "decode_ms"} == set(told["cost"])
     assert told["cost"]["decode_ms"] > 0
@@ -47,6 +48,8 @@ def test_one_run_leaves_a_whole_record_and_a_second_call_does_nothing(text: Path
     routers = [row for row in rows if row["split"] == "routing" and row["step"] == 6]
     for name in of_routers:
         assert told["metrics"][f"routing_{name}"] == pytest.approx(sum(row[name] for row in routers) / len(routers))
+    busiest = sum(8 * max(row["load"]) for row in routers) / len(routers)
+    assert told["metrics"]["routing_busiest"] == pytest.approx(busiest) and 1 <= busiest <= 8
     before = {p: p.stat().st_mtime_ns for p in path.rglob("*") if p.is_file() and p.name != ".lock"}
     again = train(text, tmp_path, *words)
     assert again.returncode == 0

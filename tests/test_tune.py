@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -16,13 +15,11 @@ from scipy.interpolate import PchipInterpolator
 from analysis import load
 from analysis.fairness import same_seed_pairs
 from runs.build.errors import ConfigError
-from runs.command import guarded
 from runs.job import record
 from runs.job.question import Question
 from runs.job.study import Study, Tuning
 from runs.sweep.tune import grow, smooth_minimum, tuned
-from runs.train import main
-from tests.door import runs, small, summary, write_text
+from tests.door import runs, study, summary, write_text
 from tests.lab import config
 
 GRID = [0.0005 * 2**i for i in range(6)]
@@ -141,18 +138,6 @@ TUNING = "  tuning: {rates: [0.01, 0.02, 0.04], seeds: [100]}\n"
 PLAN += TUNING
 
 
-def study(plan: str, out: Path, text: Path, *words: str) -> int:
-    folder = out / "conf" / "study"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "mine.yaml").write_text(plan)
-    search = f"hydra.searchpath=[file://{folder.parent}]"
-    before, sys.argv = sys.argv, ["train", "-m", search, *small(text, out, "study=mine", "train.steps=6", *words)]
-    try:
-        return guarded(main)
-    finally:
-        sys.argv = before
-
-
 def test_a_study_tunes_its_arms_and_then_compares_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     text = write_text(tmp_path / "story.txt")
     assert study(PLAN, tmp_path, text) == 0
@@ -206,10 +191,10 @@ def test_arms_of_equal_seconds_make_as_many_steps_as_their_speed_allows(
     assert study(plan.replace("    equal: [total_params]\n", ""), tmp_path, text, *words) == 0
     said = capfd.readouterr().out
     speeds = {
-        arm: [record.read_json(file)["cost"]["step_ms"] for file in tmp_path.glob(f"tuned-pace/{arm}-*/summary.json")]
+        arm: [record.read_json(file)["step_ms"] for file in sorted(tmp_path.glob(f"tuned-pace/{arm}-*/timing.json"))]
         for arm in ("dense", "moe")
     }
-    wanted = max(1, round(6 * median(speeds["dense"]) / median(speeds["moe"])))
+    wanted = max(1, round(6 / median(moe / dense for moe, dense in zip(speeds["moe"], speeds["dense"], strict=True))))
     (moe,) = (json.loads(file.read_text()) for file in tmp_path.glob("tuned/moe-*/config.json"))
     assert len(speeds["moe"]) == 5 and moe["train"]["steps"] == wanted and f"so train.steps={wanted}" in said
     assert moe["match"]["budget"] == "seconds" and moe["match"]["solved"] == {"train.steps": wanted}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..contracts import Cache, Cost, SequenceMixer, parameters_only
 from ..limits import at_least_one
+from .state import without_autocast
 
 State = tuple[Tensor, ...]  # each (b, m)
 
@@ -55,9 +56,11 @@ class GatedRNN(SequenceMixer):
     def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         assert cache is None or isinstance(cache, RNNCache)
         state = self._zeros(x.shape[0]) if cache is None else cache.state
+        x = x.to(state[0].dtype)
         # Compiled, the loop would be unrolled: a text of a thousand tokens would take hours.
         loop = torch.compiler.disable(self._loop) if torch.compiler.is_compiling() else self._loop
-        y, state = self.fused(x, state) if positions is None else loop(x, state, positions == 0)
+        with without_autocast(x):  # which would make the kernel of a GPU compute in fp16, without a scaler for its gradients
+            y, state = self.fused(x, state) if positions is None else loop(x, state, positions == 0)
         if cache is not None:
             cache.state = state
         return y

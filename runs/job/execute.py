@@ -16,15 +16,14 @@ from typing import Any, cast
 
 import torch
 import yaml
-from torch import nn
 
 from arch import Decoder
-from arch.contracts import Block
 
 from ..build.objects import build
 from ..data.contract import Data
 from ..objective import Task
 from ..training import measure
+from ..training.compiling import compilations, compile_layers
 from ..training.decoding import decode_ms
 from ..training.device import pick_device
 from ..training.fit import Progress, fit
@@ -78,7 +77,7 @@ def failed(run: Run, why: str) -> dict[str, Any]:
 
 
 def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -> dict[str, Any]:
-    """Build, fit, and say what came out: status, error, causal, metrics, cost."""
+    """Build, fit, and say what came out: status, error, causal, metrics, cost, recompiles."""
     path, settings, device = run.folder, run.settings, pick_device(run.machine.device)
     data = load_data(run)
     task = build_task(run, data)
@@ -104,7 +103,11 @@ def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -
         compile_layers(task)
 
     class Recorder:
+        compiled: int | None = None  # graphs, once training and evaluation have both been met
+
         def log(self, row: dict[str, Any]) -> None:
+            if run.machine.compile and row["split"] == "val" and self.compiled is None:
+                self.compiled = compilations()
             metrics.append(row)
             watch(row)
 
@@ -115,6 +118,7 @@ def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -
         def asked_to_stop(self) -> bool:
             return patience.asked is not None
 
+    recorder = Recorder()
     with patience:
         outcome = fit(
             task=task,
@@ -122,7 +126,7 @@ def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -
             optimiser=optimiser,
             schedule=build(run.schedule, "schedule", Schedule),
             settings=settings,
-            recorder=Recorder(),
+            recorder=recorder,
             device=device,
             bf16=run.machine.precision == "bf16",
             seed=run.seed,
@@ -141,6 +145,7 @@ def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -
         "tokens": outcome.progress.tokens,
         "metrics": {f"val_{key}": record.finite(value) for key, value in outcome.metrics.items()} | routing(metrics),
         "cost": cost,
+        "recompiles": None if recorder.compiled is None else compilations() - recorder.compiled,
     }
 
 
@@ -190,18 +195,14 @@ def writing_ms(task: Task, data: Data, run: Run, device: torch.device) -> float:
 
 
 def routing(metrics: Metrics) -> dict[str, float | None]:
-    """What the routers did in the last window of training, the mean over layers (see ``routing_rows``); empty without any."""
+    """What the routers did in the last window of training, the mean over layers (see ``routing_rows``); empty without any.
+    busiest: the load of the expert with most work, in even shares."""
     rows = [row for row in metrics.rows() if row["split"] == "routing"]
     last = [row for row in rows if row["step"] == rows[-1]["step"]]
     found = {f"routing_{key}": [row[key] for row in last] for key in ("entropy", "dropped", "dead") if last}
+    if last:
+        found["routing_busiest"] = [max(row["load"]) * len(row["load"]) for row in last]
     return {key: None if None in values else statistics.fmean(values) for key, values in found.items()}
-
-
-def compile_layers(model: nn.Module) -> None:
-    """torch.compile, a layer at a time: equal layers share their code, so a deep model compiles as fast as a shallow one."""
-    for module in model.modules():
-        if isinstance(module, Block):
-            module.compile()
 
 
 def write_config(run: Run) -> None:

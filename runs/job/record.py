@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 SCHEMA = 3  # of the files below; records of another one are trained anew
 CONFIG, SUMMARY, METRICS, ENV = "config.json", "summary.json", "metrics.jsonl", "env.json"
+TIMING = "timing.json"  # beside them, where a run was timed: in turns with the others of its study
 CHECKPOINT = "checkpoint/state.safetensors"
 FILES = (CONFIG, ENV, METRICS, CHECKPOINT)  # those that the summary lists
 STATUSES = ("done", "failed", "diverged", "unfinished")
@@ -27,6 +28,7 @@ HABITS = ("log_every", "checkpoint_every", "decode_tokens")  # train keys that c
 SEAL = ',\n  "digest": "'  # what stands between the content of a file and the SHA-256 of the text before it
 COSTS = ("total_params", "active_params", "flops_per_token", "train_flops", "state_bytes")  # of summary.json, computed
 SPEEDS = ("tokens_per_s", "step_ms", "mfu", "peak_memory_bytes", "decode_ms")  # and measured
+TIMED = ("tokens_per_s", "step_ms", "mfu", "decode_ms")  # those that timing.json has
 TRIALS = "-tuning"  # ends the name of the study that an arm's trials belong to
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ..build.errors import ConfigError
 from ..build.objects import call
 from .question import Question
+from .record import TIMED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class Tuning:
 class Study:
     """Which runs belong together. name: of their folder. arm: this run's given name. baseline: the arm that others are compared
     with. slots: runs at a time; timeout: seconds after which a run counts as hung. memory: GiB that a run may need: auto = what
-    the device has, None = any."""
+    the device has, None = any. timing: turns in which the arms are timed afterwards, None = not."""
 
     name: str
     arm: str | None = None
@@ -45,6 +46,7 @@ class Study:
     slots: int = 1
     timeout: float | None = None
     memory: float | Literal["auto"] | None = "auto"
+    timing: int | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[^\s./\\][^/\\\n\r\0]{0,99}", self.name) or not self.name.isprintable():
@@ -53,6 +55,13 @@ class Study:
             raise ValueError(f"memory={self.memory}: more than 0 GiB are needed, auto for what is there, or null for no limit")
         if self.slots < 1:
             raise ValueError(f"slots={self.slots}: at least 1 run at a time is needed")
+        if self.timing is not None and self.timing < 1:
+            raise ValueError(f"timing={self.timing}: at least 1 turn is needed, or null for none")
+        speeds = [prediction.metric for prediction in (self.question or ()) if prediction.metric in TIMED]
+        if speeds and self.timing is None:
+            raise ValueError(
+                f"timing=null: the question is about {speeds[0]}; say in how many turns to time the arms, such as 20"
+            )
         if self.timeout is not None and self.timeout <= 0:
             raise ValueError(f"timeout={self.timeout}: more than 0 seconds are needed, or null for no limit")
 

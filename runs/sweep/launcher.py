@@ -113,7 +113,7 @@ def _child(run: Run, threads: int, peak: tuple[float, str] | None) -> None:
     from ..compose.explain import explain
     from ..job.execute import execute
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     signal.signal(signal.SIGTERM, at_once)
     signal.signal(signal.SIGINT, at_once)
     torch.set_num_threads(threads)
@@ -130,7 +130,7 @@ def _child(run: Run, threads: int, peak: tuple[float, str] | None) -> None:
         os._exit(NOT_RUN)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -13,8 +13,9 @@ from ..job.run import Run
 from .tune import Arm, Train, arm_of, in_turn
 
 TIMED = "-pace"  # ends the name of the study that the timed runs belong to
-STEPS = 40
-TIMES = 5  # runs of each arm, of which the middle one counts
+STEPS = 2  # that a timed run is trained for, to have a record
+TIMES = 5  # processes that time every arm, of which the middle one counts
+TURNS = 20
 
 
 def paced(runs: Sequence[Run], train: Train, refuse: Callable[[ConfigError], None]) -> list[Run]:
@@ -29,7 +30,7 @@ def paced(runs: Sequence[Run], train: Train, refuse: Callable[[ConfigError], Non
         if of_seconds(run):
             asked.setdefault(arm_of(run), run)
     train(in_turn([timed(run) for run in asked.values()]))
-    speeds = {arm: step_ms(run) for arm, run in asked.items()}
+    speeds = {arm: steps_ms(run) for arm, run in asked.items()}
     baseline = min(asked, key=lambda arm: asked[arm].name != asked[arm].study.baseline)  # in a grid, the first
     base, steps_of = speeds[baseline], dict[Arm, int]()
     if base is None:
@@ -46,25 +47,27 @@ def paced(runs: Sequence[Run], train: Train, refuse: Callable[[ConfigError], Non
         elif own is None:
             refuse(ConfigError(f"{run.name}: its timed runs have not ended, see {timed(run)[0].folder.parent}"))
         else:
-            steps = max(1, round(steps * base / own))
-            print(f"match=seconds: {run.name}: {own:.1f} ms a step against {base:.1f} ms, so train.steps={steps}", flush=True)
+            ratio = statistics.median(mine / theirs for mine, theirs in zip(own, base, strict=True))
+            steps = max(1, round(steps / ratio))
+            print(
+                f"match=seconds: {run.name}: a step takes {ratio:.2f} times the baseline's, so train.steps={steps}", flush=True
+            )
             steps_of[arm] = steps
     return [at_pace(run, steps_of[arm_of(run)]) for run in runs if arm_of(run) in steps_of]
 
 
 def timed(run: Run) -> list[Run]:
-    study = replace(run.study, name=f"{run.study.name}{TIMED}", question=None, tuning=None, slots=1)
-    short = replace(run.settings, steps=STEPS, log_every=STEPS // 4, eval_every=STEPS, eval_batches=1, checkpoint_every=None)
+    study = replace(run.study, name=f"{run.study.name}{TIMED}", question=None, tuning=None, slots=1, timing=TURNS)
+    short = replace(run.settings, steps=STEPS, eval_every=STEPS, eval_batches=1, checkpoint_every=None)
     return [
         replace(run, seed=seed, study=study, settings=short, match=None, identity="", label=run.name) for seed in range(TIMES)
     ]
 
 
-def step_ms(run: Run) -> float | None:
-    """The median over the timed runs; None where one has not ended well."""
-    if any(record.status(one.folder) != "done" for one in timed(run)):
-        return None
-    return statistics.median(record.read_json(one.folder / record.SUMMARY)["cost"]["step_ms"] for one in timed(run))
+def steps_ms(run: Run) -> list[float] | None:
+    """Of every process; None where one of them could not time it."""
+    files = [one.folder / record.TIMING for one in timed(run)]
+    return [record.read_json(file)["step_ms"] for file in files] if all(file.is_file() for file in files) else None
 
 
 def at_pace(run: Run, steps: int) -> Run:

@@ -90,7 +90,7 @@ def as_tried(run: Run) -> Run:
 
 def trials(run: Run, rates: Sequence[float]) -> list[Run]:
     """Every rate with every seed of the trials."""
-    study = replace(run.study, name=f"{run.study.name}{record.TRIALS}", question=None, tuning=None)
+    study = replace(run.study, name=f"{run.study.name}{record.TRIALS}", question=None, tuning=None, timing=None)
     return [
         replace(at_rate(run, rate), seed=seed, study=study, identity="", label=f"{run.label or run.name}{LR}{rate:g}")
         for seed in tuning_of(run).seeds

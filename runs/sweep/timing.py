@@ -1,0 +1,79 @@
+"""The speeds of a study's arms, once its runs have ended: the first seed of every arm beside each other, then the second."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from itertools import zip_longest
+
+import torch
+
+from ..job import record
+from ..job.run import Run
+from ..job.stop import at_once
+from .launcher import end_with_parent, status_of
+
+
+def timed(runs: Sequence[Run], turns: int) -> None:
+    """Time every run that is done, a process for each seed, and nothing else meanwhile. What was timed together before stays.
+
+    A process that fails leaves its runs without speeds, and says so; the same command tries again.
+    """
+    rounds = [[run for run in group if run and status_of(run) == "done"] for group in zip_longest(*by_arm(runs))]
+    left = [group for group in rounds if group and not is_timed(group)]
+    context = multiprocessing.get_context("forkserver")
+    for number, group in enumerate(left, start=1):
+        begun = time.monotonic()
+        process = context.Process(target=_child, args=(group, turns))
+        process.start()
+        try:
+            process.join()
+        finally:
+            process.kill()
+            process.join()
+        if process.exitcode:
+            print(f"not timed: {len(group)} runs beside {group[0].title} (exit code {process.exitcode})", file=sys.stderr)
+        else:
+            seconds = time.monotonic() - begun
+            print(
+                f"[{number}/{len(left)}] timed in turns: {len(group)} runs beside {group[0].title} ({seconds:.0f} s)",
+                flush=True,
+            )
+
+
+def by_arm(runs: Sequence[Run]) -> list[list[Run]]:
+    """Each arm's runs, in the order of their seeds."""
+    arms: dict[str, list[Run]] = {}
+    for run in runs:
+        arms.setdefault(run.label or run.name, []).append(run)
+    return list(arms.values())
+
+
+def is_timed(runs: Sequence[Run]) -> bool:
+    """Whether these runs, and no others beside them, have speeds of one session."""
+    from ..job.timing import beside
+
+    try:
+        found = [record.read_json(run.folder / record.TIMING) for run in runs]
+    except (record.RecordError, OSError):
+        return False
+    return all(one.get("beside") == beside(runs) and one.get("session") == found[0].get("session") for one in found)
+
+
+def _child(runs: Sequence[Run], turns: int) -> None:
+    from ..compose.explain import explain
+    from ..job.timing import time_in_turns
+    from ..training.device import cores
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGTERM, at_once)
+    signal.signal(signal.SIGINT, at_once)
+    torch.set_num_threads(cores())
+    try:
+        time_in_turns(runs, turns)
+    except Exception as error:
+        sys.exit(f"{runs[0].folder.parent}: {explain(error)}")
