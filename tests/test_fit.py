@@ -143,6 +143,13 @@ def test_a_divergence_is_found_however_seldom_rows_are_due(log_every: int, monke
     assert outcome.status == "diverged"
 
 
+@pytest.mark.parametrize("held_out", [1e3, float("nan")])
+def test_a_model_that_fails_on_held_out_rows_alone_has_not_diverged(held_out: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_fit, "evaluate", lambda *task, **sizes: {"loss": held_out})
+    _, _, outcome = trained("ffn=moe", steps=4, eval_every=2)
+    assert (outcome.status, outcome.progress.step) == ("done", 4)
+
+
 def test_self_balancing_routers_get_no_balance_loss() -> None:
     weights = []
     for weight in (0.0, 10.0):

@@ -71,6 +71,17 @@ class Tally:
 
 
 @torch.no_grad()
+def loss_of(task: Task, batch: Batch, device: torch.device) -> float:
+    """The first term's on one batch, as it is evaluated."""
+    task.eval()
+    ((piece, counts),) = pieces(task, batch, 1, device)
+    loss = next(iter(losses(task, piece, counts).values())).item()
+    pop_routings(task.model)
+    task.train()
+    return loss
+
+
+@torch.no_grad()
 def evaluate(
     task: Task, data: Data, *, n_batches: int, batch_size: int, seq_len: int, device: torch.device
 ) -> dict[str, float]:
