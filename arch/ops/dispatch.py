@@ -161,6 +161,8 @@ def combine_backward(gradients: Callable[..., list[Tensor]]) -> Callable[..., tu
 
 
 class Dispatch(torch.autograd.Function):
+    """``dispatch`` with the gradients of the tokens and of every bank."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, token: Tensor, counts: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(x, token, counts, *weights)
@@ -173,6 +175,8 @@ class Dispatch(torch.autograd.Function):
 
 
 class Combine(torch.autograd.Function):
+    """``combine`` with the gradients of the rows, of their gates and of the bank."""
+
     @staticmethod
     def forward(ctx: Any, h: Tensor, gate: Tensor, token: Tensor, counts: Tensor, weight: Tensor, n_tokens: int) -> Tensor:
         ctx.save_for_backward(h, gate, token, counts, weight)
