@@ -55,6 +55,8 @@ def test_the_arms_of_a_study_are_timed_in_turns_and_once(tmp_path: Path, capfd: 
 
     assert study(PLAN, tmp_path, text) == 0
     assert "timed in turns" not in capfd.readouterr().out
+    assert study(PLAN, tmp_path, text, "study.timing=4") == 0  # of other turns, too
+    assert capfd.readouterr().out.count("timed in turns: 2 runs") == 2
     more = PLAN.replace("wide: [size", "wider: [size.d_ff=720], wide: [size")
     assert study(more, tmp_path, text) == 0  # beside another one, all are timed anew
     assert capfd.readouterr().out.count("timed in turns: 3 runs") == 2

@@ -113,10 +113,7 @@ def _child(run: Run, threads: int, peak: tuple[float, str] | None) -> None:
     from ..compose.explain import explain
     from ..job.execute import execute
 
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGTERM, at_once)
-    signal.signal(signal.SIGINT, at_once)
-    torch.set_num_threads(threads)
+    as_child(threads)
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
         log = os.open(run.folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -130,7 +127,15 @@ def _child(run: Run, threads: int, peak: tuple[float, str] | None) -> None:
         os._exit(NOT_RUN)
 
 
-def end_with_parent() -> None:
+def as_child(threads: int) -> None:
+    """A process of a sweep ends with its parent, and at once where it is asked to."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGTERM, at_once)
+    signal.signal(signal.SIGINT, at_once)
+    torch.set_num_threads(threads)
+
+
+def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

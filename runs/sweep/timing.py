@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from itertools import zip_longest
 
-import torch
-
 from ..job import record
 from ..job.run import Run
-from ..job.stop import at_once
-from .launcher import end_with_parent, status_of
+from .launcher import as_child, status_of
 
 
 def timed(runs: Sequence[Run], turns: int) -> None:
@@ -24,7 +19,7 @@ def timed(runs: Sequence[Run], turns: int) -> None:
     A process that fails leaves its runs without speeds, and says so; the same command tries again.
     """
     rounds = [[run for run in group if run and status_of(run) == "done"] for group in zip_longest(*by_arm(runs))]
-    left = [group for group in rounds if group and not is_timed(group)]
+    left = [group for group in rounds if group and not is_timed(group, turns)]
     context = multiprocessing.get_context("forkserver")
     for number, group in enumerate(left, start=1):
         begun = time.monotonic()
@@ -53,15 +48,16 @@ def by_arm(runs: Sequence[Run]) -> list[list[Run]]:
     return list(arms.values())
 
 
-def is_timed(runs: Sequence[Run]) -> bool:
-    """Whether these runs, and no others beside them, have speeds of one session."""
+def is_timed(runs: Sequence[Run], turns: int) -> bool:
+    """Whether these runs, and no others beside them, have speeds of one session of so many turns."""
     from ..job.timing import beside
 
     try:
         found = [record.read_json(run.folder / record.TIMING) for run in runs]
     except (record.RecordError, OSError):
         return False
-    return all(one.get("beside") == beside(runs) and one.get("session") == found[0].get("session") for one in found)
+    wanted = {"beside": beside(runs), "turns": turns, "session": found[0].get("session")}
+    return all({key: one.get(key) for key in wanted} == wanted for one in found)
 
 
 def _child(runs: Sequence[Run], turns: int) -> None:
@@ -69,10 +65,7 @@ def _child(runs: Sequence[Run], turns: int) -> None:
     from ..job.timing import time_in_turns
     from ..training.device import cores
 
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGTERM, at_once)
-    signal.signal(signal.SIGINT, at_once)
-    torch.set_num_threads(cores())
+    as_child(threads=cores())
     try:
         time_in_turns(runs, turns)
     except Exception as error:
