@@ -12,6 +12,7 @@ stream for each name and seed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -157,6 +158,15 @@ class Position(nn.Module):
         return parameters_only(self)
 
 
+class Part(NamedTuple):
+    """A part of a pattern. The text, rearranged so that every stride-th token follows the other, is cut into blocks of ``size``
+    tokens; the queries of block i may see the blocks key_blocks[i], -1 for none. key_blocks: (n, as many as one may see)"""
+
+    size: int
+    key_blocks: Tensor
+    stride: int = 1
+
+
 class Pattern(nn.Module):
     """Which keys a query may see inside one document: a pure function of the two positions, causality included."""
 
@@ -167,10 +177,10 @@ class Pattern(nn.Module):
         """positions (..., q) and (..., k) -> boolean (..., q, k)."""
         raise NotImplementedError
 
-    def blocks(self, seq: int) -> tuple[int, Tensor] | None:
-        """(size, index): cut the text into blocks of ``size``; row i of index lists the key blocks that hold every key that
-        query block i may see, -1 for none. None: nothing worth skipping. The fast path needs no more than this."""
-        return None
+    def parts(self, seq: int) -> Sequence[Part]:
+        """Parts which together list every key that a query may see; a pair that several list is the first one's. None of them:
+        nothing worth skipping. The fast path needs no more than this."""
+        return ()
 
     def pairs(self, seq: int) -> int:
         """How many (query, key) pairs are allowed in one document of this length."""

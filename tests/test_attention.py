@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from arch.contracts import Pattern
 from arch.mixer import Attention, KVCache
 from arch.ops import blocked
-from arch.pattern import BlockSparse, Full, SlidingWindow
+from arch.pattern import BlockSparse, Full, SlidingWindow, Strided
 from arch.position import Rotary
 from tests.reference.attention import (
     CAUSAL,
@@ -53,7 +53,7 @@ def test_every_pattern_equals_its_plain_twin(pattern: str, lengths: tuple[int, .
 
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("position", POSITIONS)
-@pytest.mark.parametrize("pattern", ["window", "window, both sides", "block sparse"])
+@pytest.mark.parametrize("pattern", ["window", "window, both sides", "block sparse", "strided", "strided, both sides"])
 def test_skipping_blocks_changes_nothing(pattern: str, position: str, score: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for lengths in SIZES:
         x, positions = text(*lengths)
@@ -77,26 +77,41 @@ def test_blocks_are_skipped_where_that_pays_and_only_there() -> None:
         (BlockSparse(block=16, n_global=16, window_blocks=2, n_random=1), 128, True),
         (BlockSparse(block=16, n_global=16, window_blocks=2, n_random=1), 100, False),
         (BlockSparse(block=16, n_global=16, window_blocks=2, n_random=1, causal=False), 1000, False),
+        (Strided(window=32, stride=32), 1024, True),
+        (Strided(window=32, stride=32), 512, False),
         (Full(), 1000, False),
     ):
-        assert (blocked.make_plan(pattern, seq, cpu) is not None) == pays
+        assert (blocked.make_plan(pattern, seq, cpu, joins=True) is not None) == pays
+    assert blocked.make_plan(Strided(window=32, stride=32), 1024, cpu) is None
+
+
+def test_several_sets_of_keys_are_joined_where_the_score_is_plain_and_the_mask_does_not_learn() -> None:
+    for position, score, joins in (
+        ("rotary", "qk norm", True),
+        ("alibi", "dot", True),
+        ("relative bias", "dot", False),
+        ("rotary", "soft cap", False),
+        ("rotary", "sink", False),
+    ):
+        assert small_attention("strided", position, score).joins == joins
 
 
 def test_every_key_that_a_query_sees_lies_in_one_of_its_key_blocks() -> None:
     for name, (build, _) in PATTERNS.items():
         pattern = build()
         for seq in (1, 63, 100):
-            if (blocks := pattern.blocks(seq)) is None:
-                assert name not in ("window", "window, both sides", "block sparse")
-                continue
-            size, block_index = blocks
-            positions = torch.arange(seq)
-            listed = (block_index[positions // size][:, None, :] == (positions // size)[:, None]).any(-1)  # (q, k)
-            assert not (pattern.allows(positions, positions) & ~listed).any()
-            for row in block_index.tolist():
-                assert len([p for p in row if p >= 0]) == len({p for p in row if p >= 0}), (
-                    "a key listed twice would count twice"
-                )
+            parts = pattern.parts(seq)
+            assert bool(parts) == (name not in ("full", "full, both sides", "block sparse, both sides"))
+            place = torch.arange(seq)
+            listed = torch.zeros(seq, seq, dtype=torch.bool)
+            for size, key_blocks, stride in parts:
+                block = (place % stride * (len(key_blocks) * size // stride) + place // stride) // size
+                listed |= (key_blocks[block][:, None, :] == block[:, None]).any(-1)  # (q, k)
+                for row in key_blocks.tolist():
+                    assert len([p for p in row if p >= 0]) == len({p for p in row if p >= 0}), (
+                        "a key listed twice would count twice"
+                    )
+            assert not parts or not (pattern.allows(place, place) & ~listed).any()
 
 
 @pytest.mark.parametrize("n_kv_heads", [1, 2, 3, 6])
@@ -332,7 +347,7 @@ def test_what_evaluation_remembers_serves_training() -> None:
         before = layer(x)
     plan = layer._plans[100, x.device]
     assert plan is not None
-    assert not plan.mask.allowed.is_inference(), "a score may have to keep it for its gradient"
+    assert not plan.masks[0].allowed.is_inference(), "a score may have to keep it for its gradient"
     after = outputs_and_gradients(layer, x, layer)
     torch.testing.assert_close(after["y"], before)
     assert set(layer.state_dict()) == {f"{p}_proj.{w}" for p in "qkvo" for w in ("weight", "bias")}

@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..contracts import Cache, Cost, Pattern, Position, parameters_only
-from ..ops.blocked import BlockPlan, attend_blocks, block_mask, cached_plan, full_mask
+from ..ops.blocked import BlockPlan, attend_blocks, block_masks, cached_plan, full_mask
 from ..pattern import Full
 from ..score import DotProduct, Score
 from .cache import KVCache
@@ -58,6 +58,8 @@ class Attention(Heads):
         # A pattern that has a reach goes by the distance alone and never looks further back than this many tokens.
         self.reach: int | None = self.pattern.reach
         self.biased = type(self.position).bias is not Position.bias
+        # Whether what several sets of keys give can be joined: that takes a plain score, and a mask that does not learn.
+        self.joins = self.score.factor(self.d_head) is not None and not (self.biased and [*self.position.parameters()])
         self._plans: dict[tuple[int, torch.device], BlockPlan | None] = {}
 
     def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
@@ -76,11 +78,12 @@ class Attention(Heads):
             k, v, k_positions = cache.append(k, v, positions)
             packed = cache.positions is not None
         elif not packed or self.reach is not None:  # other patterns count their blocks from position 0 of one document
-            plan = cached_plan(self._plans, self.pattern, x.shape[1], x.device)
+            plan = cached_plan(self._plans, self.pattern, x.shape[1], x.device, joins=self.joins)
 
         if plan is not None:
-            mask = block_mask(self.pattern, q_positions, plan.size, plan.block_index) if packed else plan.mask
-            y = attend_blocks(q, k, v, plan=plan, mask=mask.with_bias(self.position, q.dtype), score=self.score)
+            found = block_masks(self.pattern, q_positions, plan.parts) if packed else plan.masks
+            masks = [mask.with_bias(self.position, q.dtype) for mask in found]
+            y = attend_blocks(q, k, v, parts=plan.parts, masks=masks, score=self.score)
         elif not packed and self._needs_no_mask(x.shape[1], k_positions.shape[1]):
             y = self.score.attend(q, k, v, causal=self.causal if x.shape[1] > 1 else False)  # one query sees all there is
         else:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..contracts import Cache, Cost, Position, SequenceMixer, documents, parameters_only
 from ..limits import at_least_one
-from ..ops.blocked import BlockPlan, attend_blocks, block_mask, cached_plan, full_mask
+from ..ops.blocked import BlockPlan, attend_blocks, block_masks, cached_plan, full_mask
 from ..ops.document_blocks import Blocks, complete_blocks
 from ..pattern import SlidingWindow
 from ..score import DotProduct
@@ -163,8 +163,8 @@ class NativeSparse(SequenceMixer):
         if plan is None:
             mask = full_mask(self.pattern, q_positions, k_positions, packed=True)
             return self.score.attend(q, k, v, mask=mask.with_bias(self.position, q.dtype))
-        mask = block_mask(self.pattern, q_positions, plan.size, plan.block_index)
-        return attend_blocks(q, k, v, plan=plan, mask=mask.with_bias(self.position, q.dtype), score=self.score)
+        masks = [mask.with_bias(self.position, q.dtype) for mask in block_masks(self.pattern, q_positions, plan.parts)]
+        return attend_blocks(q, k, v, parts=plan.parts, masks=masks, score=self.score)
 
     def init_cache(self, batch: int, max_seq: int) -> Cache:
         def rows(n: int) -> Tensor:

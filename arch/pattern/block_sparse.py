@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..contracts import Pattern
+from ..contracts import Part, Pattern
 
 
 class BlockSparse(Pattern):
@@ -59,9 +60,9 @@ class BlockSparse(Pattern):
             x = ((x ^ (x >> 15)) * multiplier) & 0x7FFFFFFF
         return (x ^ (x >> 16)) % (q_block[..., None] - self.window_blocks + 1).clamp(min=1)
 
-    def blocks(self, seq: int) -> tuple[int, Tensor] | None:
+    def parts(self, seq: int) -> Sequence[Part]:
         if not self.causal and self.n_global:
-            return None  # the global tokens see everything: their rows would be as long as the text
+            return ()  # the global tokens see everything: their rows would be as long as the text
         n_blocks = -(-seq // self.block)
         row = torch.arange(n_blocks)[:, None]
         near = row + torch.arange(1 - self.window_blocks, 1 if self.causal else self.window_blocks)
@@ -69,7 +70,7 @@ class BlockSparse(Pattern):
         index = torch.cat((first, near, self.random_blocks(row[:, 0])), dim=1).sort(dim=1).values
         repeated = F.pad(index[:, 1:] == index[:, :-1], (1, 0))
         allowed = (index >= 0) & (index < n_blocks) & ~repeated
-        return self.block, index.where(allowed & (index <= row) if self.causal else allowed, -1)
+        return [Part(self.block, index.where(allowed & (index <= row) if self.causal else allowed, -1))]
 
     def pairs(self, seq: int) -> int:
         return _pairs(

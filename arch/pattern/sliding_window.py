@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from ..contracts import Pattern
+from ..contracts import Part, Pattern
 
 
 class SlidingWindow(Pattern):
@@ -33,13 +35,13 @@ class SlidingWindow(Pattern):
         near = back < self.window
         return near & (back >= 0 if self.causal else back > -self.window)
 
-    def blocks(self, seq: int) -> tuple[int, Tensor]:
+    def parts(self, seq: int) -> Sequence[Part]:
         # Small blocks waste less at the window's edges, large ones keep the matrix products large.
         size = max(self.window, 16) if self.window < 128 else -(-self.window // 2)
         back = -(-(self.window - 1) // size)  # blocks
         n_blocks = -(-seq // size)
         index = torch.arange(n_blocks)[:, None] + torch.arange(-back, 1 if self.causal else back + 1)
-        return size, index.where((index >= 0) & (index < n_blocks), -1)
+        return [Part(size, index.where((index >= 0) & (index < n_blocks), -1))]
 
     def pairs(self, seq: int) -> int:
         w = min(self.window, seq)

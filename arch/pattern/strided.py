@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
-from ..contracts import Pattern
+from ..contracts import Part, Pattern
 
 
 class Strided(Pattern):
@@ -33,6 +36,14 @@ class Strided(Pattern):
         distance = back.abs()
         seen = (distance < self.window) | (distance % self.stride == 0)
         return seen & (back >= 0) if self.causal else seen
+
+    def parts(self, seq: int) -> Sequence[Part]:
+        """The blocks of ``stride`` tokens around a query, and all tokens that stand as far behind a multiple of the stride."""
+        row = torch.arange(-(-seq // self.stride))[:, None]
+        back = -(-(self.window - 1) // self.stride)  # blocks
+        near = row + torch.arange(-back, 1 if self.causal else back + 1)
+        far = Part(len(row), torch.arange(self.stride)[:, None], stride=self.stride)
+        return [Part(self.stride, near.where((near >= 0) & (near < len(row)), -1)), far]
 
     def pairs(self, seq: int) -> int:
         near = min(self.window, seq)

@@ -25,4 +25,7 @@ class DotProduct(Score):
         self.scale = scale
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        return fused(q, k, v, mask=mask, causal=causal, scale=q.shape[-1] ** -0.5 if self.scale is None else self.scale)
+        return fused(q, k, v, mask=mask, causal=causal, scale=self.factor(q.shape[-1]))
+
+    def factor(self, d_head: int) -> float:
+        return d_head**-0.5 if self.scale is None else self.scale

@@ -25,6 +25,10 @@ class Score(nn.Module):
         """
         raise NotImplementedError
 
+    def factor(self, d_head: int) -> float | None:
+        """On the dot product, where the score is that and no more: what several sets of keys give can then be joined."""
+        return None
+
 
 def fused(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, causal: bool, scale: float) -> Tensor:
     """softmax(scale * q k^T + mask) v by the device's own kernel; (b, h, q, d), (b, g, k, d) -> (b, h, q, d)."""
