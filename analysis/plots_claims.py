@@ -76,4 +76,4 @@ def _panel(ax: Axes, rows: list[dict[str, Any]], baseline: str) -> None:
         ax.text(places[name], -1, head, fontweight="bold", ha=side, **style)
         for y, row in enumerate(rows):
             text = row[name].replace(f" in {row['metric']}", "").replace(f"{row['metric']} ", "")
-            ax.text(places[name], y, text.partition(", ")[0] if name == "word" else short(text, 36), ha=side, **style)
+            ax.text(places[name], y, text.partition(", ")[0] if name == "word" else short(text, 33), ha=side, **style)
