@@ -129,7 +129,7 @@ def test_the_distance_between_what_is_drawn_and_the_source_is_that_of_all_probab
         (batch,) = chain.evaluation(n_batches=1, batch_size=3, seq_len=16)
         found = evaluate(task, chain, n_batches=1, batch_size=3, seq_len=16, device=torch.device("cpu"))
         with torch.no_grad():
-            q = task.eval()(batch)[""].double().softmax(-1).flatten(0, 1)
+            q = task.eval()(batch)[""].logits().double().softmax(-1).flatten(0, 1)
         source = np.pad(chain.transitions, ((0, 0), (0, 2)))[batch.tokens.flatten()]
         expected = sum(float((change(row) - torch.from_numpy(p)).abs().sum()) / 2 for row, p in zip(q, source, strict=True))
         assert found["tv"] == pytest.approx(expected / 48, rel=1e-4), name
@@ -259,7 +259,7 @@ def test_logits_are_those_of_the_places_that_are_asked_for() -> None:
     with torch.no_grad():
         x = task.model(batch.tokens, types=batch.types)
         every = task.heads["mlm"](x, task.model.embedding.weight)
-        torch.testing.assert_close(task(batch)[""].flatten(0, 1), every[batch.targets != IGNORED])
+        torch.testing.assert_close(task(batch)[""].logits().flatten(0, 1), every[batch.targets != IGNORED])
     assert torch.equal(task.targets(batch)[""].flatten(), batch.targets[batch.targets != IGNORED])
 
 
@@ -289,7 +289,7 @@ def test_a_loss_at_a_rate_of_its_own_is_that_of_all_held_out_targets() -> None:
         task, data = made_task(MaskedLM(mask_rate=rate, held_out_rate=own), Topics(), "model=bert_base", "size=micro")
         found.append(evaluate(task, data, **sizes, device=torch.device("cpu")))
         batch = data.batch(seed=0, step=0, batch_size=4, seq_len=40)
-        assert task(batch)[""].shape[1] == (batch.targets != IGNORED).sum(1)[0] == round(rate * 37)
+        assert task(batch)[""].logits().shape[1] == (batch.targets != IGNORED).sum(1)[0] == round(rate * 37)
     assert found[0] == found[1] == found[2]
 
 
@@ -321,7 +321,7 @@ def test_padding_of_the_source_and_the_target_changes_nothing() -> None:
     short = data.batch(seed=0, step=0, batch_size=8, seq_len=5)
     long = data.batch(seed=0, step=0, batch_size=8, seq_len=16)
     with torch.no_grad():
-        torch.testing.assert_close(task.eval()(short)[""], task(long)[""][:, :5])
+        torch.testing.assert_close(task.eval()(short)[""].logits(), task(long)[""].logits()[:, :5])
 
 
 # classification -------------------------------------------------------------------------------------------------------
@@ -414,10 +414,10 @@ def test_the_class_of_a_padded_row_is_that_of_its_text(pool: Any) -> None:
     batch = data.batch(seed=0, step=0, batch_size=8, seq_len=16)
     assert batch.positions is not None
     with torch.no_grad():
-        logits = task.eval()(batch)[""]
+        logits = task.eval()(batch)[""].logits()
         for row, inside in enumerate(batch.positions >= 0):
             alone = Batch(batch.tokens[row, inside][None], batch.targets[row, inside][None])
-            torch.testing.assert_close(task(alone)[""][0], logits[row], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(task(alone)[""].logits()[0], logits[row], atol=1e-5, rtol=1e-4)
 
 
 # all of them ----------------------------------------------------------------------------------------------------------
@@ -450,7 +450,7 @@ def test_what_is_held_out_is_measured_as_a_mean_over_all_targets() -> None:
     logits, targets = [], []
     with torch.no_grad():
         for batch in data.evaluation(**sizes):
-            logits.append(task(batch)[""].flatten(0, 1))
+            logits.append(task(batch)[""].logits().flatten(0, 1))
             targets.append(task.targets(batch)[""].flatten())
     expected = cross_entropy(torch.cat(logits), torch.cat(targets), ignore_index=IGNORED)
     assert metrics["loss"] == pytest.approx(expected.item(), rel=1e-5)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..contracts import Block, Cost, Memory, Norm
 from ..limits import above_zero
 from .embedding import Embedding
+from .readout import Readout
 from .stack import Stack, StackCache
 
 
@@ -59,12 +59,12 @@ class Decoder(Stack):
         cache: StackCache | None = None,
         memory: Memory | None = None,
     ) -> Tensor:
-        return self.logits(self.hidden(tokens, positions=positions, cache=cache, memory=memory))
+        return self.readout(self.hidden(tokens, positions=positions, cache=cache, memory=memory)).logits()
 
-    def logits(self, x: Tensor) -> Tensor:
-        """(batch, seq, d_model), after the final norm -> (batch, seq, vocab_size)"""
+    def readout(self, x: Tensor) -> Readout:
+        """(batch, seq, d_model), after the final norm -> the logits (batch, seq, vocab_size), not written out yet"""
         x = x if self.logit_scale == 1 else x * self.logit_scale  # fewer numbers than there are logits
-        return F.linear(x, self.embedding.weight if self.lm_head is None else self.lm_head.weight, self.logit_bias)
+        return Readout(x, self.embedding.weight if self.lm_head is None else self.lm_head.weight, self.logit_bias)
 
     def cost(self, seq: int) -> Cost:
         table = self.embedding.weight.numel()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..contracts import Norm
 from ..ffn.activation import activation_by_name
 from ..limits import above_zero
+from .readout import Readout
 
 
 class MaskedLMHead(nn.Module):
@@ -40,5 +40,9 @@ class MaskedLMHead(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        return self.readout(x, table).logits()
+
+    def readout(self, x: Tensor, table: Tensor) -> Readout:
+        """The logits, not written out yet."""
         x = self.norm(self.activation(self.proj(x)))
-        return F.linear(x if self.logit_scale == 1 else x * self.logit_scale, table, self.bias)
+        return Readout(x if self.logit_scale == 1 else x * self.logit_scale, table, self.bias)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from arch import Decoder
+from arch.model.readout import Readout
 
 from ..data.contract import Batch, Data
 from .contract import LossTerm, Objective, Task, refuse_leaks, refuse_other_models
@@ -32,8 +35,9 @@ class CausalLM(Objective):
 class NextToken(Task):
     """A decoder's own logits."""
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return {"": self.model(batch.tokens, positions=batch.positions)}
+    def forward(self, batch: Batch) -> dict[str, Readout]:
+        decoder = cast(Decoder, self.model)
+        return {"": decoder.readout(decoder.hidden(batch.tokens, positions=batch.positions))}
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         return {"": batch.targets}

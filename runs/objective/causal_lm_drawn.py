@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from arch import Decoder
 from arch.decode import probabilities
+from arch.model.readout import Readout
 
 from ..data import MarkovChain
 from ..data.contract import Batch, Data
@@ -61,6 +62,6 @@ class Drawn(NextToken):
         self.settings = settings
         self.register_buffer("source", source, persistent=False)  # no weight: the data knows it
 
-    def measured(self, batch: Batch, logits: dict[str, Tensor]) -> dict[str, Tensor]:
-        drawn = probabilities(logits[""].float(), *self.settings)
+    def measured(self, batch: Batch, answers: dict[str, Readout]) -> dict[str, Tensor]:
+        drawn = probabilities(answers[""].logits().float(), *self.settings)
         return {"tv": (drawn - self.source[batch.tokens]).abs().sum(-1).mean() / 2}

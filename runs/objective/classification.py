@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from arch import Decoder, Encoder
 from arch.contracts import real
+from arch.model.readout import Readout
 
 from ..data.contract import IGNORED, Batch, Data
 from .contract import LossTerm, Objective, Task, first_batch, non_causal_mixers, refuse_leaks, refuse_other_models
@@ -72,11 +73,11 @@ class Classifier(Task):
         super().__init__(model=model, heads=heads, terms=terms)
         self.pool = pool
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        model = cast(Decoder, self.model)
+    def forward(self, batch: Batch) -> dict[str, Readout]:
+        model, classifier = cast(Decoder, self.model), cast(nn.Linear, self.heads["classifier"])
         x = model.hidden(batch.tokens, positions=batch.positions)  # (b, s, m)
-        logits = {"": self.heads["classifier"](pooled(model, x, batch.positions, self.pool))}
-        return logits | ({"lm": model.logits(x)} if "lm" in self.terms else {})
+        classes = Readout(pooled(model, x, batch.positions, self.pool), classifier.weight, classifier.bias)
+        return {"": classes} | ({"lm": model.readout(x)} if "lm" in self.terms else {})
 
     def head_flops(self, seq: int) -> float:
         """A decoder that is not asked for the next tokens computes no logits."""

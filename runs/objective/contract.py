@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from arch import Decoder, Encoder, EncoderDecoder
 from arch.contracts import Cost, real
 from arch.lora import adapter_cost, without_adapters
+from arch.model.readout import Readout
 from arch.model.stack import Stack
 
 from ..data.contract import Batch, Data
@@ -31,7 +32,7 @@ class LossTerm(NamedTuple):
 
 
 class Task(nn.Module):
-    """A model with the terms of its loss: batch -> the logits of each term.
+    """A model with the terms of its loss: batch -> the logits of each term, not written out yet.
 
     loss = sum_i weight_i * mean over the targets of term i of the cross-entropy
 
@@ -45,7 +46,7 @@ class Task(nn.Module):
         self.heads = nn.ModuleDict(heads)
         self.terms = dict(terms)
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Readout]:
         """Each term's logits: (b, s, classes), (b, k, classes) or (b, classes)."""
         raise NotImplementedError
 
@@ -53,8 +54,8 @@ class Task(nn.Module):
         """Each term's targets: (b, s), (b, k) or (b,), IGNORED where there is none; a function of the batch alone."""
         raise NotImplementedError
 
-    def measured(self, batch: Batch, logits: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Further metrics of a held-out batch, given its logits: one number each, averaged over the batches."""
+    def measured(self, batch: Batch, answers: dict[str, Readout]) -> dict[str, Tensor]:
+        """Further metrics of a held-out batch, given what forward made of it: one number each, averaged over the batches."""
         return {}
 
     def tokens(self, batch: Batch) -> float:

@@ -8,6 +8,7 @@ from typing import ClassVar, cast
 from torch import Tensor, nn
 
 from arch import Encoder, LayerNorm, MaskedLMHead
+from arch.model.readout import Readout
 
 from ..data.contract import IGNORED, Batch, Data
 from .contract import LossTerm, Objective, Task, first_batch, non_causal_mixers, refuse_other_models
@@ -98,15 +99,16 @@ class Cloze(Task):
         first = (batch.targets == IGNORED).int().argsort(dim=1, stable=True)
         return first[:, : self.count(batch.targets.shape[1], not self.training)]
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Readout]:
         encoder = cast(Encoder, self.model)
         types = None if encoder.embedding.types is None else batch.types  # [SEP] divides the segments as well
         x = encoder(batch.tokens, positions=batch.positions, types=types)  # (b, s, m)
         hidden = x.gather(1, self.masked(batch)[..., None].expand(-1, -1, x.shape[-1]))  # (b, k, m)
-        logits = {"": self.heads["mlm"](hidden, encoder.embedding.weight)}
+        answers = {"": cast(MaskedLMHead, self.heads["mlm"]).readout(hidden, encoder.embedding.weight)}
         if "nsp" in self.terms:
-            logits["nsp"] = self.heads["nsp"](first_token(encoder, x))
-        return logits
+            nsp = cast(nn.Linear, self.heads["nsp"])
+            answers["nsp"] = Readout(first_token(encoder, x), nsp.weight, nsp.bias)
+        return answers
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         targets = {"": batch.targets.gather(1, self.masked(batch))}

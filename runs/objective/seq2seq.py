@@ -7,6 +7,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from arch import EncoderDecoder
+from arch.model.readout import Readout
 
 from ..data.contract import Batch, Data
 from .contract import LossTerm, Objective, Task, first_batch, n_real, refuse_leaks, refuse_other_models
@@ -38,9 +39,12 @@ class Seq2Seq(Objective):
 class Translation(Task):
     """An encoder-decoder's own logits."""
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        positions = {"source_positions": batch.source_positions, "positions": batch.positions}
-        return {"": self.model(batch.source, batch.tokens, **positions)}
+    def forward(self, batch: Batch) -> dict[str, Readout]:
+        assert batch.source is not None
+        model = cast(EncoderDecoder, self.model)
+        memory = model.encode(batch.source, batch.source_positions)
+        x = model.decoder.hidden(batch.tokens, positions=batch.positions, memory=memory)
+        return {"": model.decoder.readout(x)}
 
     def tokens(self, batch: Batch) -> float:
         assert batch.source is not None

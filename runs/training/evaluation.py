@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from arch.model.readout import Readout
 from arch.routing import pop_routings
 
 from ..data.contract import IGNORED, Batch, Data
@@ -33,18 +34,14 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 def losses(task: Task, batch: Batch, counts: Counts) -> dict[str, Tensor]:
     """The cross-entropy of each term, summed over this piece and divided by the targets of the whole batch."""
     targets = task.targets(batch)
-    return {name: summed_loss(logits, targets[name]) / counts[name] for name, logits in task(batch).items()}
+    answers: dict[str, Readout] = task(batch)
+    return {name: one.loss(targets[name], ignore_index=IGNORED) / counts[name] for name, one in answers.items()}
 
 
 def weighted(task: Task, parts: dict[str, Tensor]) -> Tensor:
     """The loss: the sum of its terms by their weights."""
     first, *rest = (task.terms[name].weight * part for name, part in parts.items())
     return sum(rest, first)
-
-
-def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy summed over the targets, in fp32. logits: (..., classes), targets: (...)."""
-    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
 def named(term: str, metric: str) -> str:
@@ -93,13 +90,15 @@ def evaluate(
     for whole in data.evaluation(n_batches=n_batches, batch_size=batch_size, seq_len=seq_len):
         ((batch, counts),) = pieces(task, whole, 1, device)
         targets, on_host = task.targets(batch), task.targets(whole)
-        outputs = task(batch)
-        for name, value in task.measured(batch, outputs).items():
+        answers: dict[str, Readout] = task(batch)
+        for name, value in task.measured(batch, answers).items():
             further[name] = further.get(name, zero) + value.cpu() / n_batches
-        for name, logits in outputs.items():
+        for name, answer in answers.items():
             tally = tallies[name]
-            tally.nats = tally.nats + summed_loss(logits, targets[name]).cpu()
-            tally.correct = tally.correct + (logits.argmax(-1) == targets[name]).sum().cpu()
+            for logits, wanted in answer.pieces(targets[name]):
+                nats = F.cross_entropy(logits.float(), wanted, ignore_index=IGNORED, reduction="sum")
+                tally.nats = tally.nats + nats.cpu()
+                tally.correct = tally.correct + (logits.argmax(-1) == wanted).sum().cpu()
             tally.n_targets += counts[name]
             if task.terms[name].text and data.token_bytes is not None:
                 tally.bytes += int(data.token_bytes[on_host[name][on_host[name] != IGNORED]].sum())
