@@ -18,8 +18,8 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, targets
 
     sum_t  log sum_v exp(z_tv) - z_t,target(t),   z = x W^T + b
 
-    Where there are more logits than ``PIECE`` they are made piece by piece, and so are their gradients, in the forward pass: that
-    of a plain sum is known there but for one factor.
+    Where there are more logits than ``PIECE`` they are made piece by piece, and so are their gradients, in the forward pass:
+    that of a plain sum is known there but for one factor.
 
     Paper: Wijmans 2024, arXiv:2411.09009 (section 4). Differs: pieces are whole rows of logits, and none is computed twice.
     Args:   targets: classes, or ignore_index where there is none.
