@@ -19,6 +19,7 @@ from arch.mixer.state import StateCache
 from arch.norm import RMSNorm
 from arch.ops import selective
 from arch.ops.chunked import decayed_attention, delta_rule
+from arch.ops.gru import gru
 from arch.ops.scan import linear_scan, scan_operator
 from arch.ops.selective import selective_scan
 from tests.reference.linear_attention import plain_attention, plain_gated_delta_net, plain_gla, plain_mamba2
@@ -116,6 +117,34 @@ def test_the_scan_stands_decays_that_underflow_within_a_few_tokens() -> None:
     (grad,) = gradients(h, a)
     assert grad.isfinite().all()
     assert grad.abs().min() > 0
+
+
+@pytest.mark.parametrize("seq", [1, 63, 100])
+def test_the_gru_equals_that_of_torch_from_a_first_state_that_wants_a_gradient(seq: int) -> None:
+    torch.manual_seed(0)
+    reference = torch.nn.GRU(5, 5, batch_first=True).double()
+    x, first = text(3, seq, 5).requires_grad_(), text(3, 1, 5)[:, 0].requires_grad_()
+    inputs = [x, first, *reference.all_weights[0]]
+    y, (wanted, _) = gru(x, *reference.all_weights[0], first), reference(x, first[None])
+    torch.testing.assert_close(y, wanted)
+    for one, other in zip(gradients(y, *inputs), gradients(wanted, *inputs), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_documents_restart_a_gru_in_the_middle_of_a_row_in_gradients_too() -> None:
+    torch.manual_seed(0)
+    weights = [w.detach().requires_grad_() for w in torch.nn.GRU(5, 5).double().all_weights[0]]
+    x, first = text(2, 9, 5).requires_grad_(), text(2, 1, 5)[:, 0].requires_grad_()
+    y = gru(x, *weights, first, torch.tensor([[0, 0, 0, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 0]]).bool())
+    zeros = torch.zeros_like(first[:1])
+    cuts = ((x[:1, :3], first[:1]), (x[:1, 3:4], zeros), (x[:1, 4:], zeros))
+    wanted = torch.stack(
+        (torch.cat([gru(part, *weights, h) for part, h in cuts], dim=1)[0], gru(x[1:], *weights, first[1:])[0])
+    )
+    torch.testing.assert_close(y, wanted)
+    inputs = [x, first, *weights]
+    for one, other in zip(gradients(y, *inputs), gradients(wanted, *inputs), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def selective_inputs(batch: int, seq: int, d: int = 3, d_state: int = 4, dtype: torch.dtype = torch.double) -> list[Tensor]:
