@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+FEW_ROWS = 16  # from which a second thread pays
 
 
 def gru(x: Tensor, w: Tensor, u: Tensor, w_bias: Tensor, u_bias: Tensor, first: Tensor, starts: Tensor | None = None) -> Tensor:
@@ -29,6 +33,17 @@ def gru(x: Tensor, w: Tensor, u: Tensor, w_bias: Tensor, u_bias: Tensor, first: 
     return h
 
 
+@contextmanager
+def threads_for(rows: int) -> Iterator[None]:
+    """One for few rows: more make their products no faster, and wait for each other token by token on a processor in use."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if rows >= FEW_ROWS else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class GatedRecurrence(torch.autograd.Function):
     """The states with their gradients. kept: (s, b, 1), what a token keeps of the state before it, 1 or 0.
 
@@ -48,12 +63,13 @@ class GatedRecurrence(torch.autograd.Function):
         to_parts = u.roll(d, 0).T.contiguous()  # the layout that a product of few rows is fastest in
         views = (parts[..., : 3 * d], parts[..., d : 3 * d], *parts.chunk(4, dim=-1), kept, before, h)
         state = first
-        for from_state, gates, u_n, r, z, n, keep, earlier, after in zip(*(view.unbind() for view in views), strict=True):
-            torch.mul(state, keep, out=earlier)
-            torch.addmm(from_state, earlier, to_parts, out=from_state)
-            gates.sigmoid_()
-            n.addcmul_(r, u_n).tanh_()
-            state = torch.lerp(n, earlier, z, out=after)
+        with threads_for(b):
+            for from_state, gates, u_n, r, z, n, keep, earlier, after in zip(*(view.unbind() for view in views), strict=True):
+                torch.mul(state, keep, out=earlier)
+                torch.addmm(from_state, earlier, to_parts, out=from_state)
+                gates.sigmoid_()
+                n.addcmul_(r, u_n).tanh_()
+                state = torch.lerp(n, earlier, z, out=after)
         ctx.save_for_backward(x, w, u, kept, parts, before)
         return h.transpose(0, 1)
 
@@ -73,10 +89,12 @@ class GatedRecurrence(torch.autograd.Function):
         to_h[1:] = grad.transpose(0, 1)
         from_parts = u.roll(d, 0)
         views = (to_parts.view(s, b, 4, d), to_parts[..., : 3 * d], z, kept, to_h[:-1], to_h[1:])
-        for to_each, to_first, z_, keep, to_earlier, to_state in reversed(list(zip(*(v.unbind() for v in views), strict=True))):
-            to_each.mul_(to_state.unsqueeze(1))
-            to_before = to_state * z_
-            to_earlier.addcmul_(torch.addmm(to_before, to_first, from_parts, out=to_before), keep)
+        tokens = list(zip(*(view.unbind() for view in views), strict=True))
+        with threads_for(b):
+            for to_each, to_first, z_, keep, to_earlier, to_state in reversed(tokens):
+                to_each.mul_(to_state.unsqueeze(1))
+                to_before = to_state * z_
+                to_earlier.addcmul_(torch.addmm(to_before, to_first, from_parts, out=to_before), keep)
         by_token = to_parts.view(s * b, 4 * d)
         by_state, by_x, sums = by_token[:, : 3 * d], by_token[:, d:], by_token.sum(0)
         to_x = (by_x @ w).view(s, b, d).transpose(0, 1)
