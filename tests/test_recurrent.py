@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from arch.contracts import SequenceMixer
@@ -15,10 +17,13 @@ from arch.init import initialise
 from arch.mixer import GRU, LSTM, GatedDeltaNet, GatedLinearAttention, Mamba, Mamba2
 from arch.mixer.state import StateCache
 from arch.norm import RMSNorm
+from arch.ops import selective
 from arch.ops.chunked import decayed_attention, delta_rule
+from arch.ops.gru import gru
 from arch.ops.scan import linear_scan, scan_operator
+from arch.ops.selective import selective_scan
 from tests.reference.linear_attention import plain_attention, plain_gated_delta_net, plain_gla, plain_mamba2
-from tests.reference.scan import plain_mamba, plain_rnn, plain_scan
+from tests.reference.scan import plain_mamba, plain_rnn, plain_scan, plain_selective_scan
 
 PLAIN: dict[type[SequenceMixer], Callable[..., Tensor]] = {
     GRU: plain_rnn,
@@ -112,6 +117,95 @@ def test_the_scan_stands_decays_that_underflow_within_a_few_tokens() -> None:
     (grad,) = gradients(h, a)
     assert grad.isfinite().all()
     assert grad.abs().min() > 0
+
+
+@pytest.mark.parametrize("seq", [1, 63, 100])
+def test_the_gru_equals_that_of_torch_from_a_first_state_that_wants_a_gradient(seq: int) -> None:
+    torch.manual_seed(0)
+    reference = torch.nn.GRU(5, 5, batch_first=True).double()
+    x, first = text(3, seq, 5).requires_grad_(), text(3, 1, 5)[:, 0].requires_grad_()
+    inputs = [x, first, *reference.all_weights[0]]
+    y, (wanted, _) = gru(x, *reference.all_weights[0], first), reference(x, first[None])
+    torch.testing.assert_close(y, wanted)
+    for one, other in zip(gradients(y, *inputs), gradients(wanted, *inputs), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_documents_restart_a_gru_in_the_middle_of_a_row_in_gradients_too() -> None:
+    torch.manual_seed(0)
+    weights = [w.detach().requires_grad_() for w in torch.nn.GRU(5, 5).double().all_weights[0]]
+    x, first = text(2, 9, 5).requires_grad_(), text(2, 1, 5)[:, 0].requires_grad_()
+    y = gru(x, *weights, first, torch.tensor([[0, 0, 0, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 0]]).bool())
+    zeros = torch.zeros_like(first[:1])
+    cuts = ((x[:1, :3], first[:1]), (x[:1, 3:4], zeros), (x[:1, 4:], zeros))
+    wanted = torch.stack(
+        (torch.cat([gru(part, *weights, h) for part, h in cuts], dim=1)[0], gru(x[1:], *weights, first[1:])[0])
+    )
+    torch.testing.assert_close(y, wanted)
+    inputs = [x, first, *weights]
+    for one, other in zip(gradients(y, *inputs), gradients(wanted, *inputs), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def selective_inputs(batch: int, seq: int, d: int = 3, d_state: int = 4, dtype: torch.dtype = torch.double) -> list[Tensor]:
+    """dt, A, B, C, u and a first state, which all want gradients, and starts."""
+    torch.manual_seed(0)
+    dt, u = torch.rand(batch, seq, d, dtype=dtype), torch.randn(batch, seq, d, dtype=dtype)
+    A, first = -torch.rand(d, d_state, dtype=dtype), torch.randn(batch, d, d_state, dtype=dtype)
+    B, C = torch.randn(2, batch, seq, d_state, dtype=dtype)
+    starts = torch.rand(batch, seq) < 0.1
+    return [*(x.requires_grad_() for x in (dt, A, B, C, u, first)), starts]
+
+
+@pytest.mark.parametrize("numbers", [selective.NUMBERS, 300])
+@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize("seq", [1, 63, 100])
+def test_the_selective_scan_equals_a_loop_whole_and_in_pieces_of_rows_and_tokens(
+    seq: int, documents: bool, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selective, "NUMBERS", numbers)  # 300: at most 3 of the 5 rows and 8 tokens at once
+    *inputs, starts = selective_inputs(5, seq)
+    torch._dynamo.reset()
+    for scan in (selective_scan, torch.compile(selective_scan, backend="aot_eager", fullgraph=True)):
+        got = scan(*inputs, starts if documents else None)
+        close(got, plain_selective_scan(*inputs, starts & documents), inputs)
+
+
+def test_the_selective_scan_is_an_operator_that_a_compiler_can_trace() -> None:
+    dt, A, B, C, u, first, starts = selective_inputs(5, 11)
+    A, first = (x.detach().clone().requires_grad_() for x in (A.mT.expand(5, -1, -1), first.mT))
+    torch.library.opcheck(selective.scan_operator, (dt, A, B, C, u, first, starts))
+
+
+@pytest.mark.parametrize("rate", [-1e30, 0.0])
+def test_the_selective_scan_stands_rates_that_forget_at_once_and_that_never_forget(rate: float) -> None:
+    dt, A, *others, starts = selective_inputs(2, 40, dtype=torch.float32)
+    inputs = [dt, torch.full_like(A, rate, requires_grad=True), *others]
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    (got, _), (wanted, _) = selective_scan(*inputs, starts), plain_selective_scan(*exact, starts)
+    torch.testing.assert_close(got.double(), wanted, atol=1e-5, rtol=1e-5)
+    for one, other in zip(gradients(got, *inputs), gradients(wanted.float(), *exact), strict=True):
+        torch.testing.assert_close(one.double(), other, atol=1e-4, rtol=1e-4)
+
+
+class Largest(TorchDispatchMode):
+    """How many numbers the largest tensor has that any operation makes."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        made = func(*args, **(kwargs or {}))
+        self.numbers = max(self.numbers, *(x.numel() for x in tree_leaves(made) if isinstance(x, Tensor)), 0)
+        return made
+
+
+@pytest.mark.parametrize(("batch", "seq", "d"), [(1, 4000, 128), (40, 64, 256)])
+def test_the_selective_scan_never_makes_a_tensor_of_the_states_of_all_tokens(batch: int, seq: int, d: int) -> None:
+    *inputs, starts = selective_inputs(batch, seq, d, 16, torch.float32)
+    with Largest() as largest:
+        y, last = selective_scan(*inputs, starts)
+        (y.sum() + last.sum()).backward()
+    assert 0 < largest.numbers < batch * seq * d * 16 / 6
 
 
 @every_mixer

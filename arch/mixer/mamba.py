@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ..contracts import Cost, parameters_only
 from ..limits import at_least_one
 from ..ops.conv import causal_conv
-from ..ops.scan import linear_scan
-from .state import StateMixer, draw_step_bias, forget_at_starts, without_autocast
+from ..ops.selective import selective_scan
+from .state import StateMixer, draw_step_bias, without_autocast
 
 
 class Mamba(StateMixer):
@@ -32,8 +32,6 @@ class Mamba(StateMixer):
     """
 
     undecayed = ("A_log",)  # a rate, not a matrix: optimisers leave it out of weight decay and of orthogonalisation
-    outputs = ("o_proj.weight",)
-
     outputs = ("o_proj.weight",)
 
     def __init__(
@@ -89,10 +87,9 @@ class Mamba(StateMixer):
             u = u.to(state.dtype)
             for_dt, into, out = by_token.split((rank, d_state, d_state), dim=-1)
             dt = F.softplus(F.linear(for_dt, self.dt_proj.to(state.dtype), self.dt_bias.to(state.dtype)))
-            decay = dt[..., None] * -self.A_log.to(state.dtype).exp()  # (b, s, d_inner, d_state), a logarithm
-            h = linear_scan(forget_at_starts(decay, positions).exp(), (dt * u)[..., None] * into[..., None, :], state)
-            y = (h @ out[..., None])[..., 0] + self.D.to(state.dtype) * u
-        return y, h[:, -1]
+            rates = -self.A_log.to(state.dtype).exp()
+            y, state = selective_scan(dt, rates, into, out, u, state, starts=None if positions is None else positions == 0)
+            return y + self.D.to(state.dtype) * u, state
 
     def cost(self, seq: int) -> Cost:
         parts = (self.in_proj.weight, self.conv1d.weight, self.x_proj.weight, self.dt_proj, self.o_proj.weight, self.A_log)

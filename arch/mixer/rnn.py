@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..contracts import Cache, Cost, SequenceMixer, parameters_only
 from ..limits import at_least_one
+from ..ops.gru import gru
 from .state import without_autocast
 
 State = tuple[Tensor, ...]  # each (b, m)
@@ -23,7 +24,8 @@ class RNNCache(Cache):
 class GatedRNN(SequenceMixer):
     """What GRU and LSTM share: a state that is carried from token to token and set to zero where a document starts.
 
-    Without positions torch's fused kernel runs the whole text; with them a loop over time, since that kernel cannot reset.
+    Without positions torch's fused kernel runs the whole text, where it is fast; with them a loop over time, since that kernel
+    cannot reset.
 
     Args:   rnn: torch's layer, whose first state is what comes out. n_states: tensors that it carries.
     """
@@ -45,35 +47,21 @@ class GatedRNN(SequenceMixer):
         for rows in (w, w_bias, u_bias):
             rows.unflatten(0, (-1, self.rnn.hidden_size))[self.candidate].mul_(factor)
 
-    def step(self, from_x: Tensor, from_h: Tensor, state: State) -> State:
-        """The gates' two halves (b, gates * m), in torch's order, and the state before -> the state after."""
-        raise NotImplementedError
-
-    def fused(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """x: (b, s, m) -> the outputs (b, s, m) and the last state."""
+    def run(self, x: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
+        """x: (b, s, m), starts: (b, s), whether a document starts, None = none does -> outputs (b, s, m) and the last state."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, *, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         assert cache is None or isinstance(cache, RNNCache)
         state = self._zeros(x.shape[0]) if cache is None else cache.state
         x = x.to(state[0].dtype)
-        # Compiled, the loop would be unrolled: a text of a thousand tokens would take hours.
-        loop = torch.compiler.disable(self._loop) if torch.compiler.is_compiling() else self._loop
+        # Compiled, a loop would be unrolled: a text of a thousand tokens would take hours.
+        run = torch.compiler.disable(self.run) if torch.compiler.is_compiling() else self.run
         with without_autocast(x):  # which would make the kernel of a GPU compute in fp16, without a scaler for its gradients
-            y, state = self.fused(x, state) if positions is None else loop(x, state, positions == 0)
+            y, state = run(x, state, None if positions is None else positions == 0)
         if cache is not None:
             cache.state = state
         return y
-
-    def _loop(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        w, u, w_bias, u_bias = self.rnn.all_weights[0]
-        from_x = F.linear(x, w, w_bias)  # (b, s, gates * m): the half that needs no state
-        outputs = []
-        for gates, start in zip(from_x.unbind(1), starts[..., None].unbind(1), strict=True):
-            state = tuple(part.masked_fill(start, 0) for part in state)
-            state = self.step(gates, F.linear(state[0], u, u_bias), state)
-            outputs.append(state[0])
-        return torch.stack(outputs, dim=1), state
 
     def init_cache(self, batch: int, max_seq: int) -> Cache:
         return RNNCache(self._zeros(batch))
@@ -107,15 +95,13 @@ class GRU(GatedRNN):
         at_least_one(d_model=d_model)
         super().__init__(rnn=nn.GRU(d_model, d_model, batch_first=True), n_states=1)
 
-    def fused(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        y, h = self.rnn(x, state[0][None])
-        return y, (h[0],)
-
-    def step(self, from_x: Tensor, from_h: Tensor, state: State) -> State:
-        (xr, xz, xn), (hr, hz, hn) = from_x.chunk(3, dim=-1), from_h.chunk(3, dim=-1)
-        r, z = (xr + hr).sigmoid(), (xz + hz).sigmoid()
-        n = (xn + r * hn).tanh()
-        return (n + z * (state[0] - n),)
+    def run(self, x: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
+        if starts is None and not x.is_cpu:  # on a CPU nn.GRU makes two products more per token
+            y, h = self.rnn(x, state[0][None])
+            return y, (h[0],)
+        w, u, w_bias, u_bias = self.rnn.all_weights[0]
+        y = gru(x, w, u, w_bias, u_bias, state[0], starts)
+        return y, (y[:, -1].clone(),)  # a view would keep the whole text alive
 
 
 class LSTM(GatedRNN):
@@ -137,12 +123,17 @@ class LSTM(GatedRNN):
         at_least_one(d_model=d_model)
         super().__init__(rnn=nn.LSTM(d_model, d_model, batch_first=True), n_states=2)
 
-    def fused(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def run(self, x: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
         h, c = state
-        y, (h, c) = self.rnn(x, (h[None], c[None]))
-        return y, (h[0], c[0])
-
-    def step(self, from_x: Tensor, from_h: Tensor, state: State) -> State:
-        i, f, g, o = (from_x + from_h).chunk(4, dim=-1)
-        c = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
-        return o.sigmoid() * c.tanh(), c
+        if starts is None:
+            y, (h, c) = self.rnn(x, (h[None], c[None]))
+            return y, (h[0], c[0])
+        w, u, w_bias, u_bias = self.rnn.all_weights[0]
+        from_x, outputs = F.linear(x, w, w_bias), []  # (b, s, 4 * m): the half that needs no state
+        for gates, start in zip(from_x.unbind(1), starts[..., None].unbind(1), strict=True):
+            h, c = h.masked_fill(start, 0), c.masked_fill(start, 0)
+            i, f, g, o = (gates + F.linear(h, u, u_bias)).chunk(4, dim=-1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            outputs.append(h)
+        return torch.stack(outputs, dim=1), (h, c)

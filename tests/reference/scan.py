@@ -58,6 +58,18 @@ def plain_scan(a: Tensor, b: Tensor, first: Tensor) -> Tensor:
     return torch.stack(states, dim=1)
 
 
+def plain_selective_scan(
+    dt: Tensor, A: Tensor, B: Tensor, C: Tensor, u: Tensor, first: Tensor, starts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Algorithm 2 of the Mamba paper, a token at a time: what is read, and the last state."""
+    h, outputs = first, []
+    for t in range(u.shape[1]):
+        h = h * ~starts[:, t, None, None]
+        h = torch.exp(dt[:, t, :, None] * A) * h + (dt * u)[:, t, :, None] * B[:, t, None]
+        outputs.append((h * C[:, t, None]).sum(-1))
+    return torch.stack(outputs, dim=1), h
+
+
 def plain_mamba(layer: Mamba, x: Tensor, positions: Tensor | None = None) -> Tensor:
     """What layer(x, positions=positions) has to be."""
     d_inner, d_state = layer.A_log.shape
