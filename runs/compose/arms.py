@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,25 +20,25 @@ from .overrides import changed, group_of, key_of, normal
 from .values import refuse_other_keys
 
 
-def points(config: DictConfig, refuse: Callable[[ConfigError], None], grid: Equal) -> list[Point]:
+def points(config: DictConfig, job: DictConfig, refuse: Callable[[ConfigError], None], grid: Equal) -> list[Point]:
     """All runs that one Hydra job stands for: one, or every arm with every seed of a study. Call inside Hydra.
 
     Seeds turn slowest: the arms of one seed are neighbours in time, so that a slow hour of the machine meets all of them.
-    Args:   refuse: takes each arm that does not compose; the others stay. grid: the points of the command so far, for
-            ``match``.
+    Args:   job: Hydra's own part of the config. refuse: takes each arm that does not compose; the others stay. grid: the points
+            of the command so far, for ``match``.
     """
-    given = said()
+    given = said(job)
     words = [*(o for o in given["hydra"] if key_of(o) == "hydra.searchpath"), *given["task"]]
     refuse_other_keys(config)
     study = plain(config.study, "study")
     arms, seeds = arms_and_seeds(study)
     if config.match is not None:
-        refuse_other_match(config, arms, grid)
+        refuse_other_match(config, job, arms, grid)
     again, shift = f"{study['baseline']} again", study["again"]
     if shift is not None:
         arms = {**(arms or {}), again: (arms or {})[study["baseline"]]}
     if not arms and seeds is None:
-        choices = HydraConfig.get().runtime.choices
+        choices = job.runtime.choices
         if config.match is not None:
             grid.take(config, words, lambda own: resolve(own, choices, words).run)
         return [resolve(config, choices, words)]
@@ -62,9 +61,9 @@ def points(config: DictConfig, refuse: Callable[[ConfigError], None], grid: Equa
     return found
 
 
-def said() -> dict[str, list[str]]:
-    """The words of this Hydra job as they were said, references and all, by whom they are for: hydra, or the task."""
-    found: Any = OmegaConf.to_container(HydraConfig.get().overrides, resolve=False)
+def said(job: DictConfig) -> dict[str, list[str]]:
+    """The words of a Hydra job as they were said, references and all, by whom they are for: hydra, or the task."""
+    found: Any = OmegaConf.to_container(job.overrides, resolve=False)
     return found
 
 
@@ -101,7 +100,7 @@ def match_arms(
             made[arm] = None
 
 
-def refuse_other_match(config: DictConfig, arms: Mapping[Any, Any] | None, grid: Equal) -> None:
+def refuse_other_match(config: DictConfig, job: DictConfig, arms: Mapping[Any, Any] | None, grid: Equal) -> None:
     """Raises ConfigError: no budget, or nothing to make equal to something."""
     if config.match not in (*BUDGETS, SECONDS):
         raise ConfigError(f"match={config.match}: no such budget; {nearest(str(config.match), [*BUDGETS, SECONDS])}")
@@ -109,7 +108,6 @@ def refuse_other_match(config: DictConfig, arms: Mapping[Any, Any] | None, grid:
         raise ConfigError(f"match={config.match}: study.baseline=null; name the arm that the others are made equal to")
     if arms and len(arms) == 1:
         raise alone(config.match)
-    job = HydraConfig.get()
     if not arms and job.mode is RunMode.MULTIRUN and job.job.num and not grid.found:
         raise ConfigError(
             f"match={config.match}: the first point of the grid, its baseline, is not there; give one that can be built, or "
