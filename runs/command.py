@@ -8,7 +8,7 @@ import sys
 import typing
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -92,7 +92,7 @@ def by_hydra(task: Callable[[DictConfig, DictConfig], None]) -> None:
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
     def called(config: DictConfig) -> None:
-        task(config, HydraConfig.get())
+        task(config, cast(DictConfig, HydraConfig.get()))
 
     before = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"  # errors come to us whole, and are said in one line
