@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,18 @@ def test_a_sweep_that_a_file_describes_is_swept_by_hydra(monkeypatch: pytest.Mon
     words = (f"hydra.searchpath=[file://{tmp_path}]", "study=swept", f"out={tmp_path}")
     monkeypatch.setattr(sys, "argv", ["train", *words])
     assert [run.seed for run in collect().runs] == [3, 4]
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [("8", [8, 8, 8, 8]), ("${plus:${seed},1}", [4, 4, 5, 5])])
+def test_what_refers_to_the_seed_differs_among_an_arms_runs(
+    batch_size: str, sizes: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "study").mkdir()
+    plan = f"study: {{arms: {{dense: [], moe: [ffn=moe]}}, seeds: [3, 4]}}\ntrain:\n  batch_size: {batch_size}\n"
+    (tmp_path / "study" / "asked.yaml").write_text(f"# @package _global_\n{plan}")
+    words = (f"hydra.searchpath=[file://{tmp_path}]", "study=asked", f"out={tmp_path}")
+    monkeypatch.setattr(sys, "argv", ["train", *words])
+    found = collect().runs
+    assert [(run.seed, run.study.arm) for run in found] == [(3, "dense"), (3, "moe"), (4, "dense"), (4, "moe")]
+    assert [run.settings.batch_size for run in found] == sizes
+    assert [run.identity for run in found] == [replace(run, identity="").identity for run in found]

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..build.errors import ConfigError, nearest
 from .compose import Point, resolve
-from .effect import refuse_idle
+from .effect import REFERENCE, refuse_idle
 from .explain import COMPOSING, explain
 from .layers import plain
 from .match import BUDGETS, SECONDS, Equal, alone
@@ -48,17 +48,31 @@ def points(config: DictConfig, job: DictConfig, refuse: Callable[[ConfigError], 
     made = {arm: compose_arm(arm, changes, words, refuse) for arm, changes in arms.items()}
     if config.match is not None:
         match_arms(made, first, equal, refuse)
-    found = []
+    found, of_any_seed = [], dict[Any, Point]()
     for seed in seeds:
         for arm, (own, own_words) in ((arm, pair) for arm, pair in made.items() if pair is not None):
             own.seed = seed + (shift if arm == again and shift is not None else 0)
             try:
+                if arm in of_any_seed:
+                    found.append(with_seed(of_any_seed[arm], own.seed))
+                    continue
                 point = resolve(own, own.hydra.runtime.choices, own_words)
                 refuse_idle((word for word in map(normal, arms[arm]) if word not in point.read), "this arm")
                 found.append(replace(point, words=[word for word in words if word in own_words]))
+                if not refers_to_seed(own):
+                    of_any_seed[arm] = found[-1]
             except COMPOSING as error:
                 refuse(ConfigError(f"arm {arm} seed {own.seed}: {explain(error)}"))
     return found
+
+
+def with_seed(point: Point, seed: int) -> Point:
+    return replace(point, run=replace(point.run, seed=seed, identity=""))
+
+
+def refers_to_seed(config: DictConfig) -> bool:
+    """Whether anything but the seed itself depends on it."""
+    return "seed" in REFERENCE.findall(str(OmegaConf.to_container(config, resolve=False)))
 
 
 def said(job: DictConfig) -> dict[str, list[str]]:
