@@ -8,7 +8,7 @@ import sys
 import typing
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,6 +20,7 @@ from .compose.arms import points, said
 from .compose.compose import Point
 from .compose.effect import refuse_idle
 from .compose.explain import CONF, EXPECTED, explain
+from .compose.grid import each_point
 from .compose.labels import labelled
 from .compose.match import Equal, alone
 from .compose.overrides import key_of, normal
@@ -43,7 +44,7 @@ class Command:
 
 
 def collect(reads: Collection[str] = ()) -> Command:
-    """The runs of the command line: Hydra calls its task once per point of a grid, and here the points are gathered.
+    """The runs of the command line: a task is called once per point of a grid, and here the points are gathered.
 
     Points that come out as the same run are one, which a line says; a word that no point reads is refused.
     Args:   reads: keys that the door itself reads.
@@ -53,13 +54,12 @@ def collect(reads: Collection[str] = ()) -> Command:
     grid = Equal()
     words, judged = dict[str, None](), set[str]()  # all that were said, and those that had an effect or met an error first
 
-    @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-    def gather(config: DictConfig) -> None:
-        ours = HydraConfig.get().launcher._target_ == BASIC
-        here_said, before = said()["task"], len(command.refused)
+    def gather(config: DictConfig, job: DictConfig) -> None:
+        ours = job.launcher._target_ == BASIC
+        here_said, before = said(job)["task"], len(command.refused)
         words.update(dict.fromkeys(here_said))
         try:
-            here = points(config, refuse=command.refused.append, grid=grid)
+            here = points(config, job, refuse=command.refused.append, grid=grid)
         except ConfigError as error:
             if not ours:
                 raise
@@ -78,18 +78,29 @@ def collect(reads: Collection[str] = ()) -> Command:
 
     refuse_given_twice(sys.argv[1:])
     sys.argv = [sys.argv[0], *map(normal, sys.argv[1:])]
-    before = os.environ.get(FULL_ERROR)
-    os.environ[FULL_ERROR] = "1"  # errors come to us whole, and are said in one line
-    try:
-        gather()
-    finally:
-        if before is None:
-            del os.environ[FULL_ERROR]
+    if not each_point(sys.argv[1:], gather):
+        by_hydra(gather)
     refuse_idle(word for word in words if word not in judged and key_of(word) not in reads)
     if len(grid.found) == 1 and not command.refused:
         raise alone(*(one["budget"] for one in grid.found.values()))
     command.runs = once(found)
     return command
+
+
+def by_hydra(task: Callable[[DictConfig, DictConfig], None]) -> None:
+    """Leave the command line to Hydra, which calls the task where its launcher wants it."""
+
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+    def called(config: DictConfig) -> None:
+        task(config, cast(DictConfig, HydraConfig.get()))
+
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"  # errors come to us whole, and are said in one line
+    try:
+        called()
+    finally:
+        if before is None:
+            del os.environ[FULL_ERROR]
 
 
 def refuse_given_twice(words: Sequence[str]) -> None:

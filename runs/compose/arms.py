@@ -7,13 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ..build.errors import ConfigError, nearest
 from .compose import Point, resolve
-from .effect import refuse_idle
+from .effect import REFERENCE, refuse_idle
 from .explain import COMPOSING, explain
 from .layers import plain
 from .match import BUDGETS, SECONDS, Equal, alone
@@ -21,25 +20,25 @@ from .overrides import changed, group_of, key_of, normal
 from .values import refuse_other_keys
 
 
-def points(config: DictConfig, refuse: Callable[[ConfigError], None], grid: Equal) -> list[Point]:
+def points(config: DictConfig, job: DictConfig, refuse: Callable[[ConfigError], None], grid: Equal) -> list[Point]:
     """All runs that one Hydra job stands for: one, or every arm with every seed of a study. Call inside Hydra.
 
     Seeds turn slowest: the arms of one seed are neighbours in time, so that a slow hour of the machine meets all of them.
-    Args:   refuse: takes each arm that does not compose; the others stay. grid: the points of the command so far, for
-            ``match``.
+    Args:   job: Hydra's own part of the config. refuse: takes each arm that does not compose; the others stay. grid: the points
+            of the command so far, for ``match``.
     """
-    given = said()
+    given = said(job)
     words = [*(o for o in given["hydra"] if key_of(o) == "hydra.searchpath"), *given["task"]]
     refuse_other_keys(config)
     study = plain(config.study, "study")
     arms, seeds = arms_and_seeds(study)
     if config.match is not None:
-        refuse_other_match(config, arms, grid)
+        refuse_other_match(config, job, arms, grid)
     again, shift = f"{study['baseline']} again", study["again"]
     if shift is not None:
         arms = {**(arms or {}), again: (arms or {})[study["baseline"]]}
     if not arms and seeds is None:
-        choices = HydraConfig.get().runtime.choices
+        choices = job.runtime.choices
         if config.match is not None:
             grid.take(config, words, lambda own: resolve(own, choices, words).run)
         return [resolve(config, choices, words)]
@@ -49,22 +48,36 @@ def points(config: DictConfig, refuse: Callable[[ConfigError], None], grid: Equa
     made = {arm: compose_arm(arm, changes, words, refuse) for arm, changes in arms.items()}
     if config.match is not None:
         match_arms(made, first, equal, refuse)
-    found = []
+    found, of_any_seed = [], dict[Any, Point]()
     for seed in seeds:
         for arm, (own, own_words) in ((arm, pair) for arm, pair in made.items() if pair is not None):
             own.seed = seed + (shift if arm == again and shift is not None else 0)
             try:
+                if arm in of_any_seed:
+                    found.append(with_seed(of_any_seed[arm], own.seed))
+                    continue
                 point = resolve(own, own.hydra.runtime.choices, own_words)
                 refuse_idle((word for word in map(normal, arms[arm]) if word not in point.read), "this arm")
                 found.append(replace(point, words=[word for word in words if word in own_words]))
+                if not refers_to_seed(own):
+                    of_any_seed[arm] = found[-1]
             except COMPOSING as error:
                 refuse(ConfigError(f"arm {arm} seed {own.seed}: {explain(error)}"))
     return found
 
 
-def said() -> dict[str, list[str]]:
-    """The words of this Hydra job as they were said, references and all, by whom they are for: hydra, or the task."""
-    found: Any = OmegaConf.to_container(HydraConfig.get().overrides, resolve=False)
+def with_seed(point: Point, seed: int) -> Point:
+    return replace(point, run=replace(point.run, seed=seed, identity=""))
+
+
+def refers_to_seed(config: DictConfig) -> bool:
+    """Whether anything but the seed itself depends on it."""
+    return "seed" in REFERENCE.findall(str(OmegaConf.to_container(config, resolve=False)))
+
+
+def said(job: DictConfig) -> dict[str, list[str]]:
+    """The words of a Hydra job as they were said, references and all, by whom they are for: hydra, or the task."""
+    found: Any = OmegaConf.to_container(job.overrides, resolve=False)
     return found
 
 
@@ -101,7 +114,7 @@ def match_arms(
             made[arm] = None
 
 
-def refuse_other_match(config: DictConfig, arms: Mapping[Any, Any] | None, grid: Equal) -> None:
+def refuse_other_match(config: DictConfig, job: DictConfig, arms: Mapping[Any, Any] | None, grid: Equal) -> None:
     """Raises ConfigError: no budget, or nothing to make equal to something."""
     if config.match not in (*BUDGETS, SECONDS):
         raise ConfigError(f"match={config.match}: no such budget; {nearest(str(config.match), [*BUDGETS, SECONDS])}")
@@ -109,7 +122,6 @@ def refuse_other_match(config: DictConfig, arms: Mapping[Any, Any] | None, grid:
         raise ConfigError(f"match={config.match}: study.baseline=null; name the arm that the others are made equal to")
     if arms and len(arms) == 1:
         raise alone(config.match)
-    job = HydraConfig.get()
     if not arms and job.mode is RunMode.MULTIRUN and job.job.num and not grid.found:
         raise ConfigError(
             f"match={config.match}: the first point of the grid, its baseline, is not there; give one that can be built, or "

@@ -68,7 +68,7 @@ def resolve(config: DictConfig, choices: Any, words: Sequence[str]) -> Point:
     for key in STUDY_ALONE:
         own.study[key] = None  # this run has its own arm and seed
     groups = {str(key): str(option) for key, option in choices.items() if key in KEYS and key != "study"}
-    part = Part(OmegaConf.to_container(config, resolve=False), words)
+    part = Part(OmegaConf.to_container(own, resolve=False), words)
     run, parts = from_words(own, groups, part) if own.run is None else from_run(own, groups, part)
     read = read_words(parts, said) | {word for word in said if by_name(word) or word not in words}
     if run.run is not None:  # what is inherited has been held against the words

@@ -30,6 +30,9 @@ BEGINNING = 3600.0  # seconds for a run's first row of metrics, before which its
 SILENCE = 300.0  # seconds without a row that no run is blamed for
 PATIENCE = 20  # a run counts as hung where a row takes this many times as long as its own speed explains
 GRACE = 30.0  # seconds for a run to save and end in order
+# What every child imports before its first step, once for all of them: what executes a run, torch's compiler, which every
+# optimiser of torch asks for, and what a door imports, since a child begins with its parent's main module.
+SHARED = ["runs.job.execute", "torch._dynamo", "runs.command"]
 STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGINT)  # exit codes of a process that has done so
 
 
@@ -60,7 +63,7 @@ def launch(runs: Sequence[Run], *, slots: int, timeout: float | None) -> list[st
     from ..training import device, measure
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["runs.job.execute"])  # torch is imported once, not once per run
+    context.set_forkserver_preload(SHARED)
     waiting = deque(run for run in runs if status_of(run) not in record.ENDED)
     threads = max(1, device.cores() // slots)
     total, left = len(runs), sum(run.settings.steps for run in waiting)

@@ -1,0 +1,99 @@
+"""What stands between a command and its first step: what is imported, and when."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runs.command import collect
+from runs.compose.grid import each_point
+from tests.door import ROOT, small, summary, write_text
+from tests.lab import config
+
+HEAVY = {"torch._dynamo", "sympy", "pandas", "scipy", "matplotlib", "transformers", "tokenizers", "datasets"}
+
+AS_CHILD = """
+import importlib, json, pickle, sys
+from runs.sweep.launcher import SHARED
+for module in SHARED:
+    importlib.import_module(module)
+before = set(sys.modules)
+from runs.job.execute import execute
+execute(pickle.load(open(sys.argv[1], "rb")))
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+AS_DOOR = """
+import json, sys
+from runs.train import main
+assert main() == 0
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def modules(code: str, *words: str) -> set[str]:
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_arch_brings_in_einops_and_what_torch_has_already() -> None:
+    new = modules(
+        "import json, sys, torch; before = set(sys.modules); import arch; print(json.dumps([*set(sys.modules) - before]))"
+    )
+    assert {name.split(".")[0] for name in new} == {"arch", "einops"}
+
+
+def test_a_child_of_a_sweep_finds_all_imported_and_a_finished_run_asks_for_less(tmp_path: Path) -> None:
+    words = small(write_text(tmp_path / "story.txt"), tmp_path, "ffn=moe", "train.steps=2")
+    run = config(*words)
+    (tmp_path / "run.pickle").write_bytes(pickle.dumps(run))
+    new = modules(AS_CHILD, str(tmp_path / "run.pickle"))
+    assert summary(run.folder)["status"] == "done"
+    assert not {name for name in new if name.split(".")[0] in {"runs", "arch", *HEAVY} or name.startswith("torch._dynamo")}
+    assert not HEAVY & modules(AS_DOOR, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "numbers"),
+    [
+        (["ffn=moe"], [0]),
+        (["-m", "ffn=dense,moe", "seed=range(2)"], [0, 1, 2, 3]),
+        (["-m", "ffn=dense,moe", "hydra.sweeper.params={seed:'0,1'}"], None),
+        (["--cfg", "job"], None),
+    ],
+)
+def test_what_is_more_than_to_compose_is_left_to_hydra(words: list[str], numbers: list[int] | None) -> None:
+    found: list[Any] = []
+    assert each_point(words, lambda config, job: found.append((job.job.num, job.mode.name))) is (numbers is not None)
+    assert found == [(number, "MULTIRUN" if "-m" in words else "RUN") for number in numbers or []]
+
+
+def test_a_sweep_that_a_file_describes_is_swept_by_hydra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    plan = "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {seed: '3,4'}}}\n"
+    (tmp_path / "study" / "swept.yaml").write_text(plan)
+    words = (f"hydra.searchpath=[file://{tmp_path}]", "study=swept", f"out={tmp_path}")
+    monkeypatch.setattr(sys, "argv", ["train", *words])
+    assert [run.seed for run in collect().runs] == [3, 4]
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [("8", [8, 8, 8, 8]), ("${plus:${seed},1}", [4, 4, 5, 5])])
+def test_what_refers_to_the_seed_differs_among_an_arms_runs(
+    batch_size: str, sizes: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "study").mkdir()
+    plan = f"study: {{arms: {{dense: [], moe: [ffn=moe]}}, seeds: [3, 4]}}\ntrain:\n  batch_size: {batch_size}\n"
+    (tmp_path / "study" / "asked.yaml").write_text(f"# @package _global_\n{plan}")
+    words = (f"hydra.searchpath=[file://{tmp_path}]", "study=asked", f"out={tmp_path}")
+    monkeypatch.setattr(sys, "argv", ["train", *words])
+    found = collect().runs
+    assert [(run.seed, run.study.arm) for run in found] == [(3, "dense"), (3, "moe"), (4, "dense"), (4, "moe")]
+    assert [run.settings.batch_size for run in found] == sizes
+    assert [run.identity for run in found] == [replace(run, identity="").identity for run in found]
