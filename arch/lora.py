@@ -7,12 +7,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import limits
 from .contracts import Cost
 from .init import stream
+from .ops.linear import Linear, linear
 
 
 class LoRA(nn.Module):
@@ -49,7 +49,7 @@ class LoRA(nn.Module):
         nn.init.zeros_(self.lora_b)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias) + self.scale * F.linear(F.linear(self.dropout(x), self.lora_a), self.lora_b)
+        return linear(x, self.weight, self.bias) + self.scale * linear(linear(self.dropout(x), self.lora_a), self.lora_b)
 
 
 def add_lora(model: nn.Module, names: Sequence[str], *, rank: int, alpha: float, dropout: float = 0.0, seed: int = 0) -> None:
@@ -78,7 +78,7 @@ def merge(model: nn.Module) -> dict[str, LoRA]:
     """Put one plain nn.Linear in the place of each adapter; what was there, for ``unmerge``."""
     adapters = _adapters(model)
     for name, adapter in adapters.items():
-        linear = nn.Linear(adapter.in_features, adapter.out_features, bias=False, device="meta")
+        linear = Linear(adapter.in_features, adapter.out_features, bias=False, device="meta")
         change = adapter.scale * adapter.lora_b.data @ adapter.lora_a.data
         linear.weight, linear.bias = nn.Parameter(adapter.weight.data + change, requires_grad=False), adapter.bias
         model.set_submodule(name, linear)
@@ -97,7 +97,7 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
     cost by their own formulas."""
     adapters = _adapters(model)
     for name, adapter in adapters.items():
-        linear = nn.Linear(adapter.in_features, adapter.out_features, bias=False, device="meta")
+        linear = Linear(adapter.in_features, adapter.out_features, bias=False, device="meta")
         linear.weight, linear.bias = adapter.weight, adapter.bias
         model.set_submodule(name, linear)
     try:

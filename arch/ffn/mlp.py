@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..contracts import ChannelMixer, Cost
 from ..limits import at_least_one
+from ..ops.linear import Linear
 from .activation import activation_by_name
 
 
@@ -28,8 +29,8 @@ class MLP(ChannelMixer):
         super().__init__()
         at_least_one(d_model=d_model, d_ff=d_ff)
         self.activation = activation_by_name(activation)
-        self.up_proj = nn.Linear(d_model, d_ff, bias=bias)
-        self.down_proj = nn.Linear(d_ff, d_model, bias=bias)
+        self.up_proj = Linear(d_model, d_ff, bias=bias)
+        self.down_proj = Linear(d_ff, d_model, bias=bias)
 
     def forward(self, x: Tensor, *, positions: Tensor | None = None) -> Tensor:
         return self.down_proj(self.activation(self.up_proj(x)))

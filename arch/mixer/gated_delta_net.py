@@ -12,6 +12,7 @@ from ..limits import at_least_one
 from ..norm import RMSNorm
 from ..ops.chunked import chunks, delta_rule
 from ..ops.conv import causal_conv
+from ..ops.linear import Linear
 from .state import StateMixer, draw_step_bias, forget_at_starts, without_autocast
 
 
@@ -58,17 +59,17 @@ class GatedDeltaNet(StateMixer):
         convolved = 2 * d_key + d_value
         super().__init__(state=(n_heads, d_key // n_heads, d_value // n_heads), window=(convolved, d_conv - 1))
         self.n_heads, self.chunk = n_heads, chunk
-        self.q_proj = nn.Linear(d_model, d_key, bias=False)
-        self.k_proj = nn.Linear(d_model, d_key, bias=False)
-        self.v_proj = nn.Linear(d_model, d_value, bias=False)
+        self.q_proj = Linear(d_model, d_key, bias=False)
+        self.k_proj = Linear(d_model, d_key, bias=False)
+        self.v_proj = Linear(d_model, d_value, bias=False)
         self.conv1d = nn.Conv1d(convolved, convolved, d_conv, groups=convolved, bias=False)
-        self.beta_proj = nn.Linear(d_model, n_heads, bias=False)
-        self.decay_proj = nn.Linear(d_model, n_heads, bias=False)
+        self.beta_proj = Linear(d_model, n_heads, bias=False)
+        self.decay_proj = Linear(d_model, n_heads, bias=False)
         self.A_log = nn.Parameter(torch.empty(n_heads))
         self.dt_bias = nn.Parameter(torch.empty(n_heads))
-        self.gate_proj = nn.Linear(d_model, d_value, bias=False)
+        self.gate_proj = Linear(d_model, d_value, bias=False)
         self.norm = RMSNorm(d_model=d_value // n_heads, eps=eps)
-        self.o_proj = nn.Linear(d_value, d_model, bias=False)
+        self.o_proj = Linear(d_value, d_model, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -10,6 +10,7 @@ from ..contracts import Cost, parameters_only
 from ..limits import above_zero, at_least_one
 from ..norm import RMSNorm
 from ..ops.chunked import chunks, decayed_attention
+from ..ops.linear import Linear
 from .state import StateMixer, forget_at_starts, without_autocast
 
 
@@ -56,14 +57,14 @@ class GatedLinearAttention(StateMixer):
             raise ValueError(f"n_heads={n_heads} does not divide d_key={d_key} or d_value={d_value}")
         super().__init__(state=(n_heads, d_key // n_heads, d_value // n_heads))
         self.n_heads, self.tau, self.chunk = n_heads, tau, chunk
-        self.q_proj = nn.Linear(d_model, d_key, bias=False)
-        self.k_proj = nn.Linear(d_model, d_key, bias=False)
-        self.v_proj = nn.Linear(d_model, d_value, bias=False)
-        self.decay_in_proj = nn.Linear(d_model, rank, bias=False)
-        self.decay_proj = nn.Linear(rank, d_key)
-        self.gate_proj = nn.Linear(d_model, d_value, bias=False)
+        self.q_proj = Linear(d_model, d_key, bias=False)
+        self.k_proj = Linear(d_model, d_key, bias=False)
+        self.v_proj = Linear(d_model, d_value, bias=False)
+        self.decay_in_proj = Linear(d_model, rank, bias=False)
+        self.decay_proj = Linear(rank, d_key)
+        self.gate_proj = Linear(d_model, d_value, bias=False)
         self.norm = RMSNorm(d_model=d_value // n_heads, eps=eps)
-        self.o_proj = nn.Linear(d_value, d_model, bias=False)
+        self.o_proj = Linear(d_value, d_model, bias=False)
 
     def mix(self, x: Tensor, state: Tensor, window: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         parts = (self.q_proj(x), self.k_proj(x), self.v_proj(x), self.decay_proj(self.decay_in_proj(x)))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from torch import nn
-
 from ..contracts import SequenceMixer
 from ..limits import at_least_one
+from ..ops.linear import Linear
 
 Bias = bool | Literal["qkv"]
 
@@ -39,10 +38,10 @@ class Heads(SequenceMixer):
         _must_divide("n_kv_heads", n_kv_heads, "n_heads", n_heads)
         at_least_one(d_head=d_head)
         self.n_heads, self.n_kv_heads, self.d_head = n_heads, n_kv_heads, d_head
-        self.q_proj = nn.Linear(d_model, n_heads * d_head, bias=bool(bias))
-        self.k_proj = nn.Linear(d_model, n_kv_heads * d_head, bias=bool(bias))
-        self.v_proj = nn.Linear(d_model, n_kv_heads * d_head, bias=bool(bias))
-        self.o_proj = nn.Linear(n_heads * d_head, d_model, bias=bias is True)
+        self.q_proj = Linear(d_model, n_heads * d_head, bias=bool(bias))
+        self.k_proj = Linear(d_model, n_kv_heads * d_head, bias=bool(bias))
+        self.v_proj = Linear(d_model, n_kv_heads * d_head, bias=bool(bias))
+        self.o_proj = Linear(n_heads * d_head, d_model, bias=bias is True)
 
     def projection_flops(self) -> int:
         """Of one token, multiply-adds counted as 2."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..contracts import Cost, parameters_only
 from ..limits import at_least_one
 from ..ops.conv import causal_conv
+from ..ops.linear import Linear, linear
 from ..ops.selective import selective_scan
 from .state import StateMixer, draw_step_bias, without_autocast
 
@@ -53,15 +54,15 @@ class Mamba(StateMixer):
         dt_rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
         at_least_one(dt_rank=dt_rank)
         self.dt_range = (dt_min, dt_max)
-        self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
+        self.in_proj = Linear(d_model, 2 * d_inner, bias=False)
         self.conv1d = nn.Conv1d(d_inner, d_inner, d_conv, groups=d_inner)
-        self.x_proj = nn.Linear(d_inner, dt_rank + 2 * d_state, bias=False)
+        self.x_proj = Linear(d_inner, dt_rank + 2 * d_state, bias=False)
         # Not an nn.Linear: how its weight and bias start decides how far the model remembers, and is its own.
         self.dt_proj = nn.Parameter(torch.empty(d_inner, dt_rank))
         self.dt_bias = nn.Parameter(torch.empty(d_inner))
         self.A_log = nn.Parameter(torch.empty(d_inner, d_state))
         self.D = nn.Parameter(torch.empty(d_inner))
-        self.o_proj = nn.Linear(d_inner, d_model, bias=False)
+        self.o_proj = Linear(d_inner, d_model, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -86,7 +87,7 @@ class Mamba(StateMixer):
         with without_autocast(u):
             u = u.to(state.dtype)
             for_dt, into, out = by_token.split((rank, d_state, d_state), dim=-1)
-            dt = F.softplus(F.linear(for_dt, self.dt_proj.to(state.dtype), self.dt_bias.to(state.dtype)))
+            dt = F.softplus(linear(for_dt, self.dt_proj.to(state.dtype), self.dt_bias.to(state.dtype)))
             rates = -self.A_log.to(state.dtype).exp()
             y, state = selective_scan(dt, rates, into, out, u, state, starts=None if positions is None else positions == 0)
             return y + self.D.to(state.dtype) * u, state

@@ -12,6 +12,7 @@ from ..limits import at_least_one
 from ..norm import RMSNorm
 from ..ops.chunked import chunks, decayed_attention
 from ..ops.conv import causal_conv
+from ..ops.linear import Linear
 from .state import StateMixer, draw_step_bias, forget_at_starts, without_autocast
 
 
@@ -58,13 +59,13 @@ class Mamba2(StateMixer):
         convolved = d_inner + 2 * n_groups * d_state
         super().__init__(state=(n_heads, d_state, d_head), window=(convolved, d_conv - 1))
         self.d_state, self.d_head, self.n_groups, self.chunk = d_state, d_head, n_groups, chunk
-        self.in_proj = nn.Linear(d_model, d_inner + convolved + n_heads, bias=False)
+        self.in_proj = Linear(d_model, d_inner + convolved + n_heads, bias=False)
         self.conv1d = nn.Conv1d(convolved, convolved, d_conv, groups=convolved)
         self.A_log = nn.Parameter(torch.empty(n_heads))
         self.D = nn.Parameter(torch.empty(n_heads))
         self.dt_bias = nn.Parameter(torch.empty(n_heads))
         self.norm = RMSNorm(d_model=d_inner, eps=eps)
-        self.o_proj = nn.Linear(d_inner, d_model, bias=False)
+        self.o_proj = Linear(d_inner, d_model, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -11,6 +11,7 @@ from ..contracts import Cache, Cost, SequenceMixer, parameters_only
 from ..limits import at_least_one
 from ..norm import RMSNorm
 from ..ops.blocked import full_mask
+from ..ops.linear import Linear
 from ..pattern import Full
 from ..position import Rotary
 from ..score import DotProduct
@@ -57,16 +58,16 @@ class MLA(SequenceMixer):
         self.d_q_latent = d_q_latent
         d_queries = n_heads * (d_nope + d_rope)
         if d_q_latent is None:
-            self.q_proj = nn.Linear(d_model, d_queries, bias=False)
+            self.q_proj = Linear(d_model, d_queries, bias=False)
         else:
             at_least_one(d_q_latent=d_q_latent)
-            self.q_down_proj = nn.Linear(d_model, d_q_latent, bias=False)
+            self.q_down_proj = Linear(d_model, d_q_latent, bias=False)
             self.q_norm = RMSNorm(d_model=d_q_latent, eps=eps)
-            self.q_up_proj = nn.Linear(d_q_latent, d_queries, bias=False)
-        self.kv_down_proj = nn.Linear(d_model, d_latent + d_rope, bias=False)
+            self.q_up_proj = Linear(d_q_latent, d_queries, bias=False)
+        self.kv_down_proj = Linear(d_model, d_latent + d_rope, bias=False)
         self.kv_norm = RMSNorm(d_model=d_latent, eps=eps)
-        self.kv_up_proj = nn.Linear(d_latent, n_heads * (d_nope + d_v), bias=False)
-        self.o_proj = nn.Linear(n_heads * d_v, d_model, bias=False)
+        self.kv_up_proj = Linear(d_latent, n_heads * (d_nope + d_v), bias=False)
+        self.o_proj = Linear(n_heads * d_v, d_model, bias=False)
         self.position = Rotary(d_head=d_rope) if position is None else position
         self.pattern = Full()
         self.score = DotProduct(scale=(d_nope + d_rope) ** -0.5)

@@ -11,6 +11,7 @@ from ..contracts import Cache, Cost, Position, SequenceMixer, documents, paramet
 from ..limits import at_least_one
 from ..ops.blocked import BlockPlan, attend_blocks, block_masks, cached_plan, full_mask
 from ..ops.document_blocks import Blocks, complete_blocks
+from ..ops.linear import Linear
 from ..pattern import SlidingWindow
 from ..score import DotProduct
 from ..score.score import products
@@ -63,13 +64,13 @@ class NativeSparse(SequenceMixer):
         if top_n < 3:
             raise ValueError(f"top_n is {top_n}: at least 3 is needed, the query's own block, the one before it and the first")
         self.n_heads, self.n_kv_heads, self.d_head, self.block, self.top_n = n_heads, n_kv_heads, d_head, block, top_n
-        self.q_proj = nn.Linear(d_model, n_heads * d_head, bias=False)
-        self.k_proj = nn.Linear(d_model, 3 * n_kv_heads * d_head, bias=False)
-        self.v_proj = nn.Linear(d_model, 3 * n_kv_heads * d_head, bias=False)
-        self.gate_proj = nn.Linear(d_model, 3 * n_heads, bias=False)
+        self.q_proj = Linear(d_model, n_heads * d_head, bias=False)
+        self.k_proj = Linear(d_model, 3 * n_kv_heads * d_head, bias=False)
+        self.v_proj = Linear(d_model, 3 * n_kv_heads * d_head, bias=False)
+        self.gate_proj = Linear(d_model, 3 * n_heads, bias=False)
         self.k_compress = Compress(d_head=d_head, block=block)
         self.v_compress = Compress(d_head=d_head, block=block)
-        self.o_proj = nn.Linear(n_heads * d_head, d_model, bias=False)
+        self.o_proj = Linear(n_heads * d_head, d_model, bias=False)
         self.pattern = SlidingWindow(window=window)
         self.position = Position() if position is None else position
         self.score = DotProduct()
@@ -208,8 +209,8 @@ class Compress(nn.Module):
     def __init__(self, *, d_head: int, block: int) -> None:
         super().__init__()
         self.position_embedding = nn.Parameter(torch.empty(block, d_head))
-        self.in_proj = nn.Linear(block * d_head, d_head, bias=False)
-        self.out_proj = nn.Linear(d_head, d_head, bias=False)
+        self.in_proj = Linear(block * d_head, d_head, bias=False)
+        self.out_proj = Linear(d_head, d_head, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

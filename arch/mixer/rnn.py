@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..contracts import Cache, Cost, SequenceMixer, parameters_only
 from ..limits import at_least_one
 from ..ops.gru import gru
+from ..ops.linear import linear
 from .state import without_autocast
 
 State = tuple[Tensor, ...]  # each (b, m)
@@ -129,10 +129,10 @@ class LSTM(GatedRNN):
             y, (h, c) = self.rnn(x, (h[None], c[None]))
             return y, (h[0], c[0])
         w, u, w_bias, u_bias = self.rnn.all_weights[0]
-        from_x, outputs = F.linear(x, w, w_bias), []  # (b, s, 4 * m): the half that needs no state
+        from_x, outputs = linear(x, w, w_bias), []  # (b, s, 4 * m): the half that needs no state
         for gates, start in zip(from_x.unbind(1), starts[..., None].unbind(1), strict=True):
             h, c = h.masked_fill(start, 0), c.masked_fill(start, 0)
-            i, f, g, o = (gates + F.linear(h, u, u_bias)).chunk(4, dim=-1)
+            i, f, g, o = (gates + linear(h, u, u_bias)).chunk(4, dim=-1)
             c = f.sigmoid() * c + i.sigmoid() * g.tanh()
             h = o.sigmoid() * c.tanh()
             outputs.append(h)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..contracts import Block, Cost, Memory, Norm
 from ..limits import above_zero
+from ..ops.linear import Linear
 from .embedding import Embedding
 from .readout import Readout
 from .stack import Stack, StackCache
@@ -44,7 +45,7 @@ class Decoder(Stack):
         above_zero(logit_scale=logit_scale)
         self.logit_scale = logit_scale
         vocab_size, d_model = embedding.weight.shape
-        self.lm_head = None if tied else nn.Linear(d_model, vocab_size, bias=False)
+        self.lm_head = None if tied else Linear(d_model, vocab_size, bias=False)
         self.register_parameter("logit_bias", nn.Parameter(torch.zeros(vocab_size)) if logit_bias else None)
 
     def reset_parameters(self) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..contracts import Block, Cost, Norm, parameters_only
 from ..limits import at_least_one
+from ..ops.linear import Linear
 from .embedding import Embedding
 from .stack import Stack
 
@@ -24,7 +25,7 @@ class Pooler(nn.Module):
     def __init__(self, *, d_model: int) -> None:
         at_least_one(d_model=d_model)
         super().__init__()
-        self.proj = nn.Linear(d_model, d_model)
+        self.proj = Linear(d_model, d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x[:, 0]).tanh()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..contracts import Norm
 from ..ffn.activation import activation_by_name
 from ..limits import above_zero
+from ..ops.linear import Linear
 from .readout import Readout
 
 
@@ -31,7 +32,7 @@ class MaskedLMHead(nn.Module):
         super().__init__()
         above_zero(logit_scale=logit_scale)
         self.logit_scale = logit_scale
-        self.proj = nn.Linear(d_model, d_model)
+        self.proj = Linear(d_model, d_model)
         self.activation = activation_by_name(activation)
         self.norm = norm
         self.bias = nn.Parameter(torch.zeros(vocab_size))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops.cross_entropy import in_pieces, linear_cross_entropy
+from ..ops.linear import linear
 
 
 class Readout(NamedTuple):
@@ -23,7 +23,7 @@ class Readout(NamedTuple):
 
     def logits(self) -> Tensor:
         """(..., classes)"""
-        return F.linear(self.x, self.weight, self.bias)
+        return linear(self.x, self.weight, self.bias)
 
     def loss(self, targets: Tensor, *, ignore_index: int) -> Tensor:
         """Cross-entropy summed over the targets (...), in fp32; the logits are never all there."""

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .linear import linear
+
 PIECE = 2**24  # logits that are there at a time: 64 MiB in fp32
 
 
@@ -26,7 +28,7 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, targets
     Shape:  x: (n, d), weight: (classes, d), bias: (classes,), targets: (n,) -> ()
     """
     if len(x) * len(weight) <= PIECE:  # also the plain twin of what follows
-        return F.cross_entropy(F.linear(x, weight, bias).float(), targets, ignore_index=ignore_index, reduction="sum")
+        return F.cross_entropy(linear(x, weight, bias).float(), targets, ignore_index=ignore_index, reduction="sum")
     loss: Tensor = LinearCrossEntropy.apply(x, weight, bias, targets, ignore_index)
     return loss
 
@@ -48,7 +50,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         to_weight = torch.zeros_like(weight, dtype=torch.float32)
         to_bias = torch.zeros(len(weight), device=x.device)
         for rows, wanted in in_pieces(x, weight, targets):
-            product = F.linear(rows, weight, bias)
+            product = linear(rows, weight, bias)
             logits, dtype = product.float(), product.dtype
             log_z = logits.logsumexp(-1, keepdim=True)
             present = (wanted != ignore_index).unsqueeze(-1)  # (rows, 1)
@@ -57,8 +59,8 @@ class LinearCrossEntropy(torch.autograd.Function):
             if learns:
                 to_logits = logits.sub_(log_z).exp_()
                 to_logits.scatter_add_(-1, target, torch.full_like(log_z, -1)).mul_(present)
-                to_x.append((to_logits.to(dtype) @ weight.to(dtype)).to(x.dtype))
-                add_product(to_weight, to_logits.to(dtype).mT, rows.to(dtype))
+                to_x.append(linear(to_logits.to(dtype), weight.to(dtype).mT).to(x.dtype))
+                to_weight += linear(to_logits.to(dtype).mT, rows.to(dtype).mT)
                 to_bias += to_logits.sum(0)
         if learns:
             found = (torch.cat(to_x), to_weight, to_bias)
@@ -69,11 +71,3 @@ class LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return *(None if t is None else t * grad for t in ctx.saved_tensors), None, None
-
-
-def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a b, in the total's dtype."""
-    if a.dtype == total.dtype:
-        torch.addmm(total, a, b, out=total)  # not addmm_, which FlopCounterMode does not count
-    else:
-        total += a @ b

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from .grouped import grouped_matmul
+from .linear import product, product_of_rows
 
 
 def dispatch_matmul(x: Tensor, token: Tensor, counts: Tensor, weights: list[Tensor]) -> list[Tensor]:
@@ -84,7 +85,7 @@ def dispatch(x: Tensor, token: Tensor, counts: Tensor, weights: list[Tensor]) ->
     for (tokens, *outs), *matrices in zip(experts, *weights, strict=True):
         gathered = x.index_select(0, tokens)
         for out, matrix in zip(outs, matrices, strict=True):
-            torch.mm(gathered, matrix.mT, out=out)
+            product(gathered, matrix.mT, out=out)
     for out in unserved[1:]:
         out.zero_()
     return rows
@@ -100,14 +101,15 @@ def dispatch_gradients(
         return [to_x.to(x.dtype), *to_banks]
     *experts, _ = by_expert(counts, token, *grads)
     for expert, (tokens, first, *others) in enumerate(experts):
-        summed = first @ weights[0][expert]
+        summed, another = first.new_empty(2, len(tokens), x.shape[1])
+        product(first, weights[0][expert], out=summed)
         for grad, weight in zip(others, weights[1:], strict=True):
-            torch.addmm(summed, grad, weight[expert], out=summed)  # not addmm_, which FlopCounterMode does not count
+            summed += product(grad, weight[expert], out=another)
         to_x.index_add_(0, tokens, summed.to(to_x.dtype))
         if learns:
             gathered = x.index_select(0, tokens)
             for grad, to_bank in zip((first, *others), to_banks, strict=True):
-                torch.mm(grad.mT, gathered, out=to_bank[expert])
+                product_of_rows(grad, gathered, out=to_bank[expert])
     return [to_x.to(x.dtype), *to_banks]
 
 
@@ -117,7 +119,8 @@ def combine(h: Tensor, gate: Tensor, token: Tensor, counts: Tensor, weight: Tens
         return y
     *experts, _ = by_expert(counts, token, gate, h)
     for (tokens, gates, rows), matrix in zip(experts, weight, strict=True):
-        y.index_add_(0, tokens, (rows @ matrix.mT) * gates.unsqueeze(-1))
+        out = product(rows, matrix.mT, out=rows.new_empty(len(rows), len(matrix)))
+        y.index_add_(0, tokens, out * gates.unsqueeze(-1))
     return y
 
 
@@ -132,11 +135,11 @@ def combine_gradients(
     *experts, _ = by_expert(counts, token, gate, h, to_gate, to_h)
     for expert, (tokens, gates, rows, to_gates, to_rows) in enumerate(experts):
         gathered = grad.index_select(0, tokens)
-        ungated = (gathered.to(h.dtype) @ weight[expert]).to(grad.dtype)
+        ungated = product(gathered.to(h.dtype), weight[expert], out=torch.empty_like(rows)).to(grad.dtype)
         to_gates.copy_((ungated * rows).sum(-1))  # <W^T dy, h> = <dy, W h>: the product itself is not needed again
         to_rows.copy_(ungated * gates.unsqueeze(-1))
         if learns:
-            torch.mm((gathered * gates.unsqueeze(-1)).to(h.dtype).mT, rows, out=to_bank[0][expert])
+            product_of_rows((gathered * gates.unsqueeze(-1)).to(h.dtype), rows, out=to_bank[0][expert])
     return [to_h, to_gate, *to_bank]
 
 

@@ -7,12 +7,12 @@ import math
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor, nn
 
 from ..contracts import Cost, Router, Routing
 from ..limits import at_least_one
+from ..ops.linear import linear
 
 Count = TypeVar("Count", int, Tensor)  # a tensor of one
 MILLION = 10**6  # shares of tokens are counted in millionths
@@ -55,7 +55,7 @@ def fp32_linear(x: Tensor, weight: Tensor) -> Tensor:
     """x W^T in fp32, under autocast too: two close logits that bf16 rounds to one value would be a wrong choice."""
     off = contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
     with off:
-        return F.linear(x.float(), weight.float())
+        return linear(x.float(), weight.float())
 
 
 def token_choice(logits: Tensor, expert: Tensor, gate: Tensor, real: Tensor | None) -> Routing:
