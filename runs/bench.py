@@ -28,6 +28,7 @@ from .build.errors import ConfigError
 from .command import guarded, parse
 from .job.execute import environment
 from .job.record import write_json
+from .training.device import keep_memory
 
 TURNS = 10
 SUITES = {"cpu": ("moe", "loss", "attention", "recurrent", "decoders", "loop", "commands")}
@@ -44,6 +45,7 @@ def bench(*, subject: str, turns: int = TURNS, threads: int | None = None, to: s
         raise ConfigError(f"{subject}: no such benchmark; there are {', '.join([*SUITES, *known()])}")
     if threads is not None:
         torch.set_num_threads(threads)
+    keep_memory()
     device = torch.device("cpu")
     found: list[dict[str, object]] = []
     env = environment(device)

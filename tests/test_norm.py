@@ -55,6 +55,15 @@ def test_every_norm_equals_its_formula(name: str, shape: tuple[int, ...]) -> Non
     assert norm.cost(100).flops == norm.cost(100).state_bytes == 0
 
 
+def test_the_gradients_of_a_norm_have_gradients() -> None:
+    """Of a norm whose own are written by hand: a plain one beside it."""
+    torch.manual_seed(0)
+    norm, x = RMSNorm(d_model=24).double(), torch.randn(5, 24, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(norm, x) and torch.autograd.gradgradcheck(norm, x)
+    mapped = torch.func.vmap(norm)(x)
+    torch.testing.assert_close(mapped, norm(x))
+
+
 @pytest.mark.parametrize(
     "choice",
     [*(f"mixer={option}" for option in options("mixer")), *(f"score={option}" for option in options("score")), "norm=rmsnorm"],

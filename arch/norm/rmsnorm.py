@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..contracts import Norm
 from ..limits import above_zero, at_least_one
+from ..ops.rms_norm import rms_norm
 
 
 class RMSNorm(Norm):
@@ -34,4 +34,4 @@ class RMSNorm(Norm):
 
     def forward(self, x: Tensor) -> Tensor:
         # Under autocast x may be bf16 and the weight fp32: only equal dtypes reach the fused kernel, itself fp32 inside.
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        return rms_norm(x, self.weight.to(x.dtype), self.eps)

@@ -25,7 +25,7 @@ from ..objective import Task
 from ..training import measure
 from ..training.compiling import compilations, compile_layers
 from ..training.decoding import decode_ms
-from ..training.device import pick_device
+from ..training.device import keep_memory, pick_device
 from ..training.fit import Progress, fit
 from ..training.schedule import Schedule
 from . import checkpoint, record
@@ -78,6 +78,7 @@ def failed(run: Run, why: str) -> dict[str, Any]:
 
 def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -> dict[str, Any]:
     """Build, fit, and say what came out: status, error, causal, metrics, cost, recompiles."""
+    keep_memory()
     path, settings, device = run.folder, run.settings, pick_device(run.machine.device)
     data = load_data(run)
     task = build_task(run, data)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..training.compiling import compile_layers
-from ..training.device import pick_device
+from ..training.device import keep_memory, pick_device
 from ..training.fit import Window, train_step
 from ..training.measure import synchronise
 from . import record
@@ -28,6 +28,7 @@ def time_in_turns(runs: Sequence[Run], turns: int) -> None:
     Every other turn goes backwards. The models begin as the runs did; what they learn here is lost.
     Raises: OSError: nothing can be written. RecordError: the record of one of them is damaged.
     """
+    keep_memory()
     models = [Timed(run) for run in runs]
     for turn in range(WARM_UP + turns):
         for model in models if turn % 2 else reversed(models):

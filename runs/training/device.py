@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 
 import torch
@@ -29,6 +31,20 @@ def pick_precision(name: object, device: torch.device) -> str:
     if name not in ("auto", "fp32", "bf16"):
         raise ConfigError(f"train.precision={name}: known: auto, fp32, bf16")
     return str(name) if name != "auto" else "bf16" if device.type == "cuda" else "fp32"
+
+
+def keep_memory() -> None:
+    """Let this process keep the memory that it frees, for the tensors of the next step.
+
+    As it comes, the C library hands every large tensor's pages back to the system, which clears them before it gives them out
+    again: a fifth of a step of four layers of 256 channels, on two cores. Only glibc is asked; elsewhere nothing happens.
+    """
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h; from 32 MiB on a tensor still has pages of its own
+    with contextlib.suppress(OSError, AttributeError):
+        malloc_option = ctypes.CDLL(None).mallopt
+        malloc_option(mmap_threshold, 2**25)
+        malloc_option(trim_threshold, 2**31 - 1)
+        malloc_option(top_pad, 2**26)
 
 
 def cores() -> int:

@@ -44,13 +44,13 @@ def training_memory(task: Task, optimiser: Any, draw: Callable[[int], Batch], ro
     Args:   draw: a batch with that many rows. rows: of a piece that goes through the model at once.
     """
     learning = [p for p in task.parameters() if p.requires_grad]
-    one = kept_bytes(task, draw(1))
-    two = one if rows == 1 else kept_bytes(task, draw(2))  # what all rows share, such as a mask, is kept once
+    # What all rows share, such as a mask, is kept once; and of a single row some views are kept that are copies otherwise.
+    few, more = (kept_bytes(task, draw(min(n, rows))) for n in (2, 3))
     return Memory(
         weights=tensor_bytes([*task.parameters(), *task.buffers()]),
         gradients=tensor_bytes(learning),
         optimiser=sum(state_bytes(part) for part in parts(optimiser)),
-        activations=one + (two - one) * (rows - 1),
+        activations=few + (more - few) * max(0, rows - 2),
     )
 
 
