@@ -7,14 +7,19 @@ import torch
 from hypothesis import HealthCheck, settings
 from torch.utils.flop_counter import register_flop_formula
 
+from arch.ops.linear import BUILT_IN
+
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 torch.set_num_threads(1)
 
 
-@register_flop_formula(torch.ops.mkldnn._linear_pointwise)
 def linear_flops(x: list[int], weight: list[int], *others: object, **kwargs: object) -> int:
     """torch's counter knows no product of oneDNN's."""
     return 2 * x[0] * x[1] * weight[0]
+
+
+if BUILT_IN:
+    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(linear_flops)
 
 
 # The same examples at every call; `pytest --hypothesis-profile torture` draws others each time, and more of them.

@@ -13,6 +13,7 @@ from arch.ops import linear as fast
 from arch.routing import pop_routings
 from tests.lab import tiny_model, tokens
 
+pytestmark = pytest.mark.skipif(not fast.BUILT_IN, reason="this torch was built without oneDNN")
 SHAPES = ((1, 1, 1), (1, 7, 5), (63, 16, 24), (100, 33, 7), (256, 64, 64))  # rows, d_in, d_out
 
 
