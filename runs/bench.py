@@ -1,6 +1,6 @@
 """Time the parts beside what else one would take, in turns, and hold the ratios against their bars.
 
-python -m runs.bench cpu                    all that a CPU shows (half an hour on two cores that are otherwise idle)
+python -m runs.bench cpu                    all that a CPU shows; nothing else should run meanwhile
 python -m runs.bench moe turns=20           one subject: attention, commands, decoders, loop, loss, moe, recurrent
 
 Each contender's numbers are held against its plain twin's first; one that gives others is not timed. A bar holds where the 95 %

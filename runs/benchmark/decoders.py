@@ -47,7 +47,7 @@ def ours(config: dict[str, Any]) -> Decoder:
     return cast(Decoder, build_model(run.model, vocab_size=run.size["vocab_size"], seed=0))
 
 
-def theirs(kind: str, config: Any, model: nn.Module, **how: Any) -> nn.Module:
+def theirs(kind: str, config: Any, model: nn.Module) -> nn.Module:
     """transformers' model of the same config, with the weights of ours."""
     import transformers
 
