@@ -2,9 +2,8 @@
 
 chart("costs-chart", (place) => {
   const cost = data.costs.find((one) => one.key === chosen("cost").value);
-  const unfit = cost.speed && !data.timed;
   const shown = shownArms().filter((arm) => known(arm.mean) && arm[cost.key] > 0);
-  if (unfit || !shown.length) return told(chosen("costs-beside"), [unfit ? data.untimed : "No arm has both."]) || place.replaceChildren();
+  if (!shown.length) return place.replaceChildren(h("p", null, "No arm has both."));
   const xs = cluster(shown.map((arm) => arm[cost.key])), ys = cluster(shown.map((arm) => arm.mean));
   const inside = shown.filter((arm) => !ys.outside(arm.mean));
   const most = Math.max(...inside.map((arm) => arm[cost.key])), least = Math.min(...inside.map((arm) => arm[cost.key])), log = most / least > 8;

@@ -50,6 +50,7 @@ def page(
         figures=[drawing for drawings in sections.values() for drawing in drawings],
         routed=len(records.routing) > 0,
         data=data,
+        comparable=[cost for cost in data["costs"] if cost["varies"] and (data["timed"] or not cost["speed"])],
         json=in_script(data),
         css=Markup(text("page.css")),
         script=Markup("\n".join(text(f"{name}.js") for name in SCRIPTS)),
