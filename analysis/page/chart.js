@@ -29,12 +29,13 @@ function frame(place, { height, left = 62, right = 16, top = 10, bottom = 40, la
   return { root, width, height, left, right: width - right, top, bottom: height - bottom };
 }
 
-function axisX(box, place, label, text = (x) => si(x)) {
-  const count = Math.max(2, Math.floor((box.right - box.left) / 90));
-  for (const tick of ticks(place, count)) {
+function axisX(box, place, label, { unit = "", text } = {}) {
+  const found = ticks(place, Math.max(2, Math.floor((box.right - box.left) / 90)));
+  const step = Math.min(...found.slice(1).map((tick, index) => tick - found[index]), Infinity);
+  for (const tick of found) {
     const x = place(tick);
     box.root.append(svg("line", { class: "grid", x1: x, x2: x, y1: box.top, y2: box.bottom }),
-      svg("text", { class: "tick", x, y: box.bottom + 15, "text-anchor": "middle" }, text(tick)));
+      svg("text", { class: "tick", x, y: box.bottom + 15, "text-anchor": "middle" }, text ? text(tick) : tickText(tick, isFinite(step) ? step : tick, unit)));
   }
   box.root.append(svg("text", { class: "label", x: (box.left + box.right) / 2, y: box.height - 5, "text-anchor": "middle" }, label));
 }

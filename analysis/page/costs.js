@@ -9,7 +9,7 @@ chart("costs-chart", (place) => {
   const most = Math.max(...inside.map((arm) => arm[cost.key])), least = Math.min(...inside.map((arm) => arm[cost.key])), log = most / least > 8;
   const box = frame(place, { height: place.clientWidth < 500 ? 300 : 400, label: `${metric.unit} against ${cost.head}; the table has the numbers` });
   const x = scale(...margin(least, most, 0.12, log), box.left, box.right, log), y = scale(...margin(ys.low, ys.high, 0.15), box.bottom, box.top);
-  axisX(box, x, `${cost.head}${cost.small ? " " + cost.small : ""}`, (value) => si(value, cost.unit)); axisY(box, y, metric.unit);
+  axisX(box, x, `${cost.head}${cost.small ? " " + cost.small : ""}`, { unit: cost.unit }); axisY(box, y, metric.unit);
   const better = (a, b) => metric.lower ? a <= b : a >= b, cheaper = (a, b) => cost.higher ? a >= b : a <= b;
   const front = inside.filter((arm) => !inside.some((other) => better(other.mean, arm.mean) && cheaper(other[cost.key], arm[cost.key])
     && (other.mean !== arm.mean || other[cost.key] !== arm[cost.key]))).sort((a, b) => a[cost.key] - b[cost.key]);

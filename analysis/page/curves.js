@@ -5,7 +5,7 @@ const chosen = (id) => document.getElementById(id);
 
 function pointsOf(curve, by) {
   const steps = data.grids[curve.grid];
-  const x = by === "step" ? steps : by === "seconds" ? curve.seconds : steps.map((step) => step * curve[by]);
+  const x = by === "step" ? steps : Array.isArray(curve[by]) ? curve[by] : steps.map((step) => step * curve[by]);
   const strength = Number(chosen("smoothing").value) / 100;
   let sum = 0, weight = 0;  // an average that forgets: of so many of the last values
   const y = curve.y.map((value) => {

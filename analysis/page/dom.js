@@ -36,12 +36,25 @@ function three(value) {
   return String(Number(value.toPrecision(3))).replace("-", "−");
 }
 
+function prefixOf(value, unit) {
+  for (const [scale, prefix] of [[1e15, "P"], [1e12, "T"], [1e9, unit ? "G" : "B"], [1e6, "M"], [1e3, "k"]])
+    if (Math.abs(value) >= 0.9995 * scale) return [scale, prefix];
+  return [1, ""];
+}
+
 // 25123 -> 25.1k, and 4.1e8 in B -> 410 MB
 function si(value, unit = "") {
   if (!known(value)) return NONE;
-  for (const [scale, prefix] of [[1e15, "P"], [1e12, "T"], [1e9, unit ? "G" : "B"], [1e6, "M"], [1e3, "k"]])
-    if (Math.abs(value) >= 0.9995 * scale) return three(value / scale) + (unit ? " " + prefix + unit : prefix);
-  return three(value) + (unit ? " " + unit : "");
+  const [scale, prefix] = prefixOf(value, unit);
+  return three(value / scale) + (unit ? " " + prefix + unit : prefix);
+}
+
+// The same where neighbours are a step apart: 117.2k where 117k would stand there twice.
+function tickText(value, step, unit = "") {
+  if (!value) return "0";
+  const [scale, prefix] = prefixOf(value, unit);
+  const digits = [0, 1, 2, 3, 4, 5].find((count) => Math.abs(Number((value / scale).toFixed(count)) - value / scale) <= 0.01 * step / scale) ?? 6;
+  return fixed(value / scale, digits) + (unit ? " " + prefix + unit : prefix);
 }
 
 function mean(values) {

@@ -12,7 +12,7 @@ chart("forest", (place) => {
   const x = scale(...margin(Math.min(0, ...limits), Math.max(0, ...limits), 0.05), box.left, box.right);
   const band = data.noise;
   if (known(band)) box.root.append(svg("rect", { class: "band", x: x(Math.max(-band, x.low)), width: x(Math.min(band, x.high)) - x(Math.max(-band, x.low)), y: box.top, height: box.bottom - box.top }));
-  axisX(box, x, `difference from ${data.baseline} (${metric.unit})`, (value) => signed(value, digits));
+  axisX(box, x, `difference from ${data.baseline} (${metric.unit})`, { text: (value) => signed(value, digits) });
   box.root.append(svg("line", { class: "zero", x1: x(0), x2: x(0), y1: box.top, y2: box.bottom }));
   const most = Math.floor((room - 8) / 6.6);
   shown.forEach((arm, index) => {
