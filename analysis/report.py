@@ -19,6 +19,7 @@ from analysis.files import plain, refuse_links, write
 from analysis.load import read
 from analysis.noise import checkpoint_noise
 from analysis.page.page import page
+from analysis.progress import planned
 from analysis.spreadsheet import csv
 from analysis.style import Drawing
 from analysis.terminal import terminal_table
@@ -54,7 +55,10 @@ def build(path: str | Path, baseline: str | None = None) -> tuple[Path, Comparis
     files = {f"figures/{name}": content for name, content in figures.items()}
     files |= {"runs.csv": csv(records.runs.drop(columns="folder")), "curves.csv": csv(records.curves)}
     files |= {"routing.csv": csv(records.routing)} if len(records.routing) else {}
-    files |= {"verdicts.json": verdicts_text.encode(), "index.html": page(study, records, effects, jitter, sections).encode()}
+    files |= {
+        "verdicts.json": verdicts_text.encode(),
+        "index.html": page(study, records, effects, jitter, sections, planned(target.parent).keys()).encode(),
+    }
     refuse_links(target, target / "figures", *(target / name for name in files))
     for name, content in files.items():
         write(target / name, content)

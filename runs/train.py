@@ -106,6 +106,10 @@ def single(run: Run) -> list[str]:
 def sweep(runs: list[Run]) -> list[str]:
     from .sweep.launcher import launch
 
+    study = runs[0].folder.parent
+    asked = {run.folder.name: {"arm": run.label or run.name, "seed": run.seed, "steps": run.settings.steps} for run in runs}
+    record.write_plan(study, asked)
+    print(f"{len(runs)} runs; from another shell: python -m analysis.watch {study}", flush=True)
     statuses = launch(runs, slots=runs[0].study.slots, timeout=runs[0].study.timeout)
     if (turns := runs[0].study.timing) is not None:
         from .sweep.timing import timed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,14 @@ SCRIPTS = ("dom", "state", "table", "chart", "forest", "curves", "costs", "paral
 
 
 def page(
-    study: Comparison, records: Records, effects: pd.DataFrame, jitter: float, sections: Mapping[str, Sequence[Drawing]]
+    study: Comparison,
+    records: Records,
+    effects: pd.DataFrame,
+    jitter: float,
+    sections: Mapping[str, Sequence[Drawing]],
+    asked: Iterable[str],
 ) -> str:
-    """The whole file. sections: the figures for papers, which it links."""
+    """The whole file. sections: the figures for papers, which it links. asked: runs that the study is to have."""
     loader = jinja2.FileSystemLoader(HERE)
     pages = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -38,10 +43,10 @@ def page(
         study=study,
         name=study.runs["study"].iloc[0],
         names=short_names(study),
-        unfinished=unfinished(study),
+        unfinished=unfinished(study, asked),
         ahead=non_causal_arms(study),
         facts=facts(study),
-        asked=answer.asked(study),
+        question=answer.asked(study),
         claims=answer.rows(study),
         findings=findings.findings(study, effects),
         cautions=findings.cautions(study, jitter),
@@ -66,10 +71,11 @@ def in_script(data: dict[str, Any]) -> Markup:
     return Markup(json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))
 
 
-def unfinished(study: Comparison) -> str:
-    """12 of 20 runs are done; empty where all have ended."""
-    ended = study.runs["status"].isin(("done", "diverged"))
-    return "" if ended.all() else f"{int(ended.sum())} of {digits.count(len(ended), 'run')} ended so far"
+def unfinished(study: Comparison, asked: Iterable[str]) -> str:
+    """12 of 20 runs ended so far; empty where all have that were asked for."""
+    ended = study.runs["status"].isin(("done", "diverged", "failed")).sum()
+    wanted = len({*asked, *study.runs["run"]})
+    return "" if ended == wanted else f"{ended} of {digits.count(wanted, 'run')} ended so far"
 
 
 def own_note(note: str) -> str:

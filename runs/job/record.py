@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 SCHEMA = 3  # of the files below; records of another one are trained anew
 CONFIG, SUMMARY, METRICS, ENV = "config.json", "summary.json", "metrics.jsonl", "env.json"
 TIMING = "timing.json"  # beside them, where a run was timed: in turns with the others of its study
+PLAN = "plan.json"  # of a study: the runs that were asked for, whether they have begun or not
 CHECKPOINT = "checkpoint/state.safetensors"
 FILES = (CONFIG, ENV, METRICS, CHECKPOINT)  # those that the summary lists
 STATUSES = ("done", "failed", "diverged", "unfinished")
@@ -171,6 +172,17 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def write_plan(study: Path, runs: dict[str, dict[str, Any]]) -> None:
+    """Note which runs a study is to have, by folder, beside those of earlier commands. runs: arm, seed and steps of each."""
+    study.mkdir(parents=True, exist_ok=True)
+    try:
+        earlier = read_json(study / PLAN)["runs"]
+    except (RecordError, OSError, KeyError):
+        earlier = {}
+    if earlier | runs != earlier:
+        write_json(study / PLAN, {"runs": earlier | runs})
 
 
 def replace(scratch: Path, path: Path) -> None:
