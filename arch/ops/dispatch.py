@@ -7,14 +7,17 @@ On a CPU both go expert by expert, gather and sum included: a row is still in th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.compiler import is_compiling
 
 from .grouped import grouped_matmul
 from .linear import product, product_of_rows
+from .seeds import for_all, stacked
 
 
 def dispatch_matmul(x: Tensor, token: Tensor, counts: Tensor, weights: list[Tensor]) -> list[Tensor]:
@@ -26,6 +29,8 @@ def dispatch_matmul(x: Tensor, token: Tensor, counts: Tensor, weights: list[Tens
     Args:   token: of each row. counts: rows of each expert. weights: banks of one d_in.
     Shape:  x: (t, d_in), token: (rows,), counts: (experts,), each bank: (experts, d_out, d_in) -> of each bank (rows, d_out)
     """
+    if stacked():
+        return list(for_all(dispatch_of_models, x, token, counts, *weights))
     if not host_knows_counts(x):
         gathered, *weights = as_autocast(x.index_select(0, token), *weights)  # in this order the sum of its gradient is fp32
         return [grouped_matmul(gathered, weight, counts) for weight in weights]
@@ -45,12 +50,16 @@ def matmul_combine(h: Tensor, gate: Tensor, token: Tensor, counts: Tensor, weigh
     Args:   gate: of each row. token, counts: as in dispatch_matmul. n_tokens: rows of the sum.
     Shape:  h: (rows, d_in), gate: (rows,), weight: (experts, d_out, d_in) -> (n_tokens, d_out)
     """
+    y: Tensor
+    if stacked():
+        y = for_all(partial(combine_of_models, n_tokens=n_tokens), h, gate, token, counts, weight)
+        return y
     h, weight = as_autocast(h, weight)
     if not host_knows_counts(h):
         gated = grouped_matmul(h, weight, counts) * gate.unsqueeze(-1)
         return gated.new_zeros(n_tokens, gated.shape[1]).index_add_(0, token, gated)
     product = combine_operator if is_compiling() else Combine.apply
-    y: Tensor = product(h, gate, token, counts, weight, n_tokens)
+    y = product(h, gate, token, counts, weight, n_tokens)
     return y
 
 
@@ -65,6 +74,29 @@ def as_autocast(*factors: Tensor) -> tuple[Tensor, ...]:
 def host_knows_counts(x: Tensor) -> bool:
     """Whether reading them waits for no device. On the meta device there is nothing to read."""
     return x.device.type in ("cpu", "meta")
+
+
+# For several models at once, whose experts are those of one model with as many more
+
+
+def as_one_bank(n_tokens: int, token: Tensor, counts: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Of n models (n, ...) each -> the rows' tokens, counts and banks of one. Behind the experts of each model stands one of
+    zeros, for the rows that none of them works on."""
+    token = token + n_tokens * torch.arange(len(token), device=token.device)[:, None]
+    unserved = token.shape[1] - counts.sum(1, keepdim=True)
+    banks = [F.pad(weight, (0, 0, 0, 0, 0, 1)).flatten(0, 1) for weight in weights]
+    return token.flatten(), torch.cat((counts, unserved), dim=1).flatten(), banks
+
+
+def dispatch_of_models(x: Tensor, token: Tensor, counts: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+    rows, counts, banks = as_one_bank(x.shape[1], token, counts, *weights)
+    return tuple(h.view(*token.shape, -1) for h in dispatch_matmul(x.flatten(0, 1), rows, counts, banks))
+
+
+def combine_of_models(h: Tensor, gate: Tensor, token: Tensor, counts: Tensor, weight: Tensor, n_tokens: int) -> Tensor:
+    rows, counts, (bank,) = as_one_bank(n_tokens, token, counts, weight)
+    y = matmul_combine(h.flatten(0, 1), gate.flatten(), rows, counts, bank, len(h) * n_tokens)
+    return y.view(len(h), n_tokens, -1)
 
 
 # Expert by expert
