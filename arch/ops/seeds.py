@@ -18,8 +18,8 @@ def stacked() -> bool:
 
 
 def for_all(function: Callable[..., Any], *tensors: Tensor | None) -> Any:
-    """Call a function once for all models: it takes and returns (models, ...) where the caller has (...). Gradients are those of
-    what it calls."""
+    """Call a function once for all models: it takes and returns (models, ...) where the caller has (...). The gradients are
+    those of what it calls."""
     return ForAll.apply(function, *tensors)
 
 

@@ -125,8 +125,8 @@ def forward_together(weights: Weights, piece: Batch, counts: dict[str, Tensor], 
     """``forward`` of every task, in one pass of the first one's modules with the weights of all. (tasks, ...) each."""
     module = Forward(weights.tasks[0], settings, amp)
     given = {f"task.{name}": whole for name, whole in weights.whole.items()}
-    dims = Batch(*(None if t is None else 0 for t in piece))  # type: ignore[arg-type]
-    of_all = torch.vmap(lambda own, *batch: functional_call(module, own, batch), in_dims=(0, dims, 0))
+    dims = tuple(None if t is None else 0 for t in piece)
+    of_all = torch.vmap(lambda own, *batch: functional_call(module, own, batch), in_dims=(0, Batch(*dims), 0))  # type: ignore[arg-type]
     return Passed(*of_all(given, piece, counts))
 
 
@@ -145,6 +145,6 @@ class Forward(nn.Module):
 
 def row(made: Passed, i: int) -> Passed:
     """What a pass of all has come to for one of them."""
-    routings = {name: Routing(*(t[i].detach() for t in routing)) for name, routing in made.routings.items()}
+    routings = {name: Routing(*(t[i].detach() for t in routing if t is not None)) for name, routing in made.routings.items()}
     parts, loads = ({name: t[i] for name, t in tensors.items()} for tensors in (made.parts, made.loads))
     return Passed(made.loss[i], parts, routings, loads)
