@@ -42,7 +42,7 @@ def obstacle(runs: Sequence[Run]) -> str | None:
             return difference([first_step(run) for run in runs], NEAR[runs[0].machine.precision])
     except Exception as error:
         drawn = "random operation" in str(error)
-        return "a step draws random numbers (dropout, or a noisy router)" if drawn else one_line(error)
+        return "a step draws random numbers (dropout, or a noisy router)" if drawn else one_line(error).partition(". ")[0]
 
 
 def first_step(run: Run) -> Step:

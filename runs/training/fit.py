@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import wraps
@@ -308,7 +308,7 @@ def train_step(task: Task, optimiser: Optimiser, batch: Batch, settings: Setting
         made = forward(task, piece, counts, settings, amp)
         made.loss.backward()
         window.add(made)
-    update(task, optimiser, batch, settings, window)
+    update(task, task.parameters(), optimiser, batch, settings, window)
 
 
 def forward(task: Task, piece: Batch, counts: Counts, settings: Settings, amp: Any) -> Passed:
@@ -323,9 +323,11 @@ def forward(task: Task, piece: Batch, counts: Counts, settings: Settings, amp: A
         return Passed(loss, parts, routings, {name: load(routing) for name, routing in routings.items()})
 
 
-def update(task: Task, optimiser: Optimiser, batch: Batch, settings: Settings, window: Window) -> None:
-    """By the gradients of all pieces."""
-    window.norm = nn.utils.clip_grad_norm_(task.parameters(), math.inf if settings.clip is None else settings.clip)
+def update(
+    task: Task, parameters: Iterable[Tensor], optimiser: Optimiser, batch: Batch, settings: Settings, window: Window
+) -> None:
+    """By the gradients of all pieces. parameters: the task's."""
+    window.norm = nn.utils.clip_grad_norm_(parameters, math.inf if settings.clip is None else settings.clip)
     optimiser.step()
     optimiser.zero_grad()
     for name, counted in window.close_step(task.tokens(batch)).items():

@@ -6,7 +6,7 @@ for rounding: batches, clipping and the optimiser are its own, and so is all tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from typing import Any, TypeVar
 
@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 
 def together(courses: Sequence[Course[T]]) -> list[T | Exception]:
-    """What comes of each of the courses, or what has ended it. One that ends leaves the others going on; they need not stand at
-    the same step."""
+    """What comes of each of the courses, or what has ended it. Where one ends the others go on; they need not stand at the same
+    step."""
     found: dict[int, T | Exception] = {}
-    failed: Exception | None = None  # the last steps
+    failed: Exception | None = None  # why the last steps could not be taken
     weights: Weights | None = None
     with ExitStack() as open_ones:
         for course in courses:
@@ -45,25 +45,22 @@ def together(courses: Sequence[Course[T]]) -> list[T | Exception]:
                     found[i] = step.value
                 else:
                     due.append(step)
-            tasks = [step.task for step in due]
+            tasks, failed = [step.task for step in due], None
             try:
-                if weights is None or weights.tasks != tasks:
-                    weights = Weights(tasks)
-                take(due, weights)
-                failed = None
+                if len(due) > 1 and one_shape(due):
+                    weights = weights if weights is not None and weights.tasks == tasks else Weights(tasks)
+                    train_steps(due, weights)
+                else:
+                    for step in due:
+                        train_step(*step)
             except Exception as error:
                 failed = error
     return [found[i] for i in range(len(courses))]
 
 
-def take(steps: Sequence[Step], weights: Weights) -> None:
-    """At once where the batches have one shape, else one after the other: as where rows are as long as their texts."""
-    shapes = {tuple(None if t is None else t.shape for t in step.batch) for step in steps}
-    if len(steps) > 1 and len(shapes) == 1:
-        train_steps(steps, weights)
-    else:
-        for step in steps:
-            train_step(*step)
+def one_shape(steps: Sequence[Step]) -> bool:
+    """Of all batches; not where rows are as long as their texts."""
+    return len({tuple(None if t is None else t.shape for t in step.batch) for step in steps}) == 1
 
 
 def train_steps(steps: Sequence[Step], weights: Weights) -> None:
@@ -74,8 +71,8 @@ def train_steps(steps: Sequence[Step], weights: Weights) -> None:
         for i, step in enumerate(steps):
             step.window.add(row(made, i))
     weights.give_gradients()
-    for step in steps:
-        update(step.task, step.optimiser, step.batch, step.settings, step.window)
+    for step, own in zip(steps, weights.rows, strict=True):
+        update(step.task, own, step.optimiser, step.batch, step.settings, step.window)
 
 
 def pieces_together(steps: Sequence[Step]) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
@@ -94,39 +91,36 @@ class Weights:
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.tasks = list(tasks)
-        self.rows: dict[str, list[Tensor]] = {}
-        self.whole: dict[str, Tensor] = {}
         states = [task.state_dict(keep_vars=True) for task in tasks]
-        for name in first_names(states[0]) if states else ():
-            rows = self.rows[name] = [state[name] for state in states]
-            whole = torch.stack([row.detach() for row in rows])
-            for row, own in zip(rows, whole.unbind(), strict=True):
-                row.data = own
-            self.whole[name] = whole.requires_grad_(rows[0].requires_grad)
+        names = {id(tensor): name for name, tensor in states[0].items()}  # one for each: a shared table has several
+        self.rows = [[state[name] for name in names.values()] for state in states]  # of each task
+        self.whole = [in_one_place(rows) for rows in zip(*self.rows, strict=True)]
+        by_id = dict(zip(names, self.whole, strict=True))
+        self.named = {name: by_id[id(tensor)] for name, tensor in states[0].items()}
 
     def give_gradients(self) -> None:
-        """To the tasks' own weights, of which an optimiser knows."""
-        for name, whole in self.whole.items():
+        """To the tasks' own weights, which are those that an optimiser knows."""
+        for whole, *rows in zip(self.whole, *self.rows, strict=True):
             if whole.grad is not None:
-                for row, grad in zip(self.rows[name], whole.grad.unbind(), strict=True):
+                for row, grad in zip(rows, whole.grad.unbind(), strict=True):
                     row.grad = grad
                 whole.grad = None
 
 
-def first_names(state: Mapping[str, Tensor]) -> list[str]:
-    """One for each tensor: a shared table has several."""
-    first: dict[int, str] = {}
-    for name, tensor in state.items():
-        first.setdefault(id(tensor), name)
-    return list(first.values())
+def in_one_place(rows: Sequence[Tensor]) -> Tensor:
+    """A tensor (tasks, ...) whose rows they are from now on."""
+    whole = torch.stack([row.detach() for row in rows])
+    for row, own in zip(rows, whole.unbind(), strict=True):
+        row.data = own
+    return whole.requires_grad_(rows[0].requires_grad)
 
 
 def forward_together(weights: Weights, piece: Batch, counts: dict[str, Tensor], settings: Settings, amp: Any) -> Passed:
     """``forward`` of every task, in one pass of the first one's modules with the weights of all. (tasks, ...) each."""
     module = Forward(weights.tasks[0], settings, amp)
-    given = {f"task.{name}": whole for name, whole in weights.whole.items()}
-    dims = tuple(None if t is None else 0 for t in piece)
-    of_all = torch.vmap(lambda own, *batch: functional_call(module, own, batch), in_dims=(0, Batch(*dims), 0))  # type: ignore[arg-type]
+    given = {f"task.{name}": whole for name, whole in weights.named.items()}
+    dims = Batch(*(None if t is None else 0 for t in piece))  # type: ignore[arg-type]
+    of_all = torch.vmap(lambda own, *batch: functional_call(module, own, batch, tie_weights=False), in_dims=(0, dims, 0))
     return Passed(*of_all(given, piece, counts))
 
 
