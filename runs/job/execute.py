@@ -147,6 +147,7 @@ def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience, n
             bf16=run.machine.precision == "bf16",
             seed=run.seed,
             start=start,
+            n_stacked=n_stacked,
         )
     metrics.sync()
     cost = costs(task, settings.seq_len, outcome.progress, metrics, peak) | {"peak_memory_bytes": memory.bytes()}

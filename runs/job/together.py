@@ -14,12 +14,19 @@ from ..objective import Task
 from ..training.device import pick_device
 from ..training.evaluation import pieces
 from ..training.fit import Step, Window, forward
+from ..training.memory import GIB
 from ..training.together import Weights, forward_together, pieces_together, together
+from .check import check, needed_memory, refuse_bytes
 from .execute import Peak, one_line, refuse_to_go_on, work
 from .run import Run
 from .start import begin, build_optimiser, build_task, load_data
 from .stop import Patience
 
+KNOWN = {  # words of torch.vmap -> what they mean here
+    "random operation": "a step draws random numbers (dropout, or a noisy router)",
+    "setup_context": "an operation in it is written for one model at a time",
+    "Batching rule not implemented": "torch has no rule for an operation in it",
+}
 NEAR = {"fp32": 1e-3, "bf16": 0.1}  # relative distance of two gradients that are the same but for rounding
 
 
@@ -34,15 +41,18 @@ def execute_together(runs: Sequence[Run], peak: Peak | None = None) -> list[dict
 def obstacle(runs: Sequence[Run]) -> str | None:
     """Why these runs cannot be trained at once, in one line; None: they can. Found by trying: the gradients of their first step
     are taken both ways."""
-    if runs[0].machine.compile:
+    first = runs[0]
+    if first.machine.compile:
         return "train.compile=true"
     try:
+        needed = len(runs) * needed_memory(first, check(first)).least
+        refuse_bytes(first, needed, f"{len(runs)} of them take at least {needed / GIB:,.2f} GiB")
         with warnings.catch_warnings():  # torch.vmap calls what it has no rule for model by model
             warnings.filterwarnings("error", message="There is a performance drop")
-            return difference([first_step(run) for run in runs], NEAR[runs[0].machine.precision])
+            return difference([first_step(run) for run in runs], NEAR[first.machine.precision])
     except Exception as error:
-        drawn = "random operation" in str(error)
-        return "a step draws random numbers (dropout, or a noisy router)" if drawn else one_line(error).partition(". ")[0]
+        known = next((why for words, why in KNOWN.items() if words in str(error)), None)
+        return known or one_line(error).partition(". ")[0]
 
 
 def first_step(run: Run) -> Step:

@@ -210,7 +210,8 @@ def _look(active: Active) -> int:
         step, settings = row["step"], active.run.settings
         loss = "nan" if row["loss"] is None else f"{row['loss']:.3f}"
         news = f"{active.run.title} step {step}/{settings.steps} loss {loss} {row['tokens_per_s'] / 1000:.1f}k tok/s"
-        active.allowed = max(SILENCE, PATIENCE * (settings.log_every + settings.eval_batches) * row["step_ms"] / 1000)
+        seconds = active.n_stacked * (settings.log_every + settings.eval_batches) * row["step_ms"] / 1000
+        active.allowed = max(SILENCE, PATIENCE * seconds)
     except Exception:  # no row yet, half a row, or nonsense: no news
         return 0
     moved, active.step, active.news = step - active.step, step, news

@@ -207,8 +207,12 @@ def course(
     bf16: bool,
     seed: int,
     start: Progress = START,
+    n_stacked: int = 1,
 ) -> Course[Outcome]:
-    """Train in place, from where ``start`` has come to settings.steps. Rows of metrics count real tokens, and FLOPs by them."""
+    """Train in place, from where ``start`` has come to settings.steps. Rows of metrics count real tokens, and FLOPs by them.
+
+    n_stacked: courses whose steps are taken at once: each is charged an equal share of the seconds.
+    """
     rates = [group["lr"] for group in optimiser.param_groups]
     amp = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
     flops = task.train_flops(settings.seq_len)
@@ -246,7 +250,7 @@ def course(
             continue
         means = window.means()
         synchronise(device)
-        spent = time.perf_counter() - window.tick
+        spent = (time.perf_counter() - window.tick) / n_stacked
         progress = Progress(done, progress.seconds + spent, progress.tokens + window.tokens)
         so_far = {**vars(progress), "flops": progress.tokens * flops}
         recorder.log({**so_far, "split": "train", **means, "lr": rates[0] * factor, **window.rates(spent)})
@@ -269,7 +273,8 @@ def course(
     return Outcome("done", None, metrics, progress)
 
 
-class Ended(NamedTuple, Generic[T]):
+@dataclass(frozen=True)
+class Ended(Generic[T]):
     """A course that asks for nothing more."""
 
     value: T
