@@ -26,11 +26,11 @@ def linear_scan(a: Tensor, b: Tensor, first: Tensor) -> Tensor:
     Args:   a: decays. b: what comes in. first: the state before the first token.
     Shape:  a, b: (batch, seq, ...), first: (batch, ...) -> (batch, seq, ...)
     """
-    # An operator of our own is opaque to torch.compile, which would unroll every step; called eagerly a Function is lighter.
     if stacked():
-        h: Tensor = as_rows(Scan.apply, a, b, first)
-    else:
-        h = scan_operator(a, b, first) if torch.compiler.is_compiling() else Scan.apply(a, b, first)
+        of_all: Tensor = as_rows(Scan.apply, a, b, first)
+        return of_all
+    # An operator of our own is opaque to torch.compile, which would unroll every step; called eagerly a Function is lighter.
+    h: Tensor = scan_operator(a, b, first) if torch.compiler.is_compiling() else Scan.apply(a, b, first)
     return h
 
 
