@@ -25,7 +25,8 @@ CHECKPOINT = "checkpoint/state.safetensors"
 FILES = (CONFIG, ENV, METRICS, CHECKPOINT)  # those that the summary lists
 STATUSES = ("done", "failed", "diverged", "unfinished")
 ENDED = ("done", "diverged")  # nothing is left to do
-HABITS = ("log_every", "checkpoint_every", "decode_tokens")  # train keys that change how a run is watched, not what it learns
+# Train keys that change how a run is watched, or beside what else, and not what it learns.
+HABITS = ("log_every", "checkpoint_every", "decode_tokens", "stack")
 SEAL = ',\n  "digest": "'  # what stands between the content of a file and the SHA-256 of the text before it
 COSTS = ("total_params", "active_params", "flops_per_token", "train_flops", "state_bytes")  # of summary.json, computed
 SPEEDS = ("tokens_per_s", "step_ms", "mfu", "peak_memory_bytes", "decode_ms")  # and measured
