@@ -19,10 +19,9 @@ from arch.lora import adapter_cost, without_adapters
 from .command import collect, guarded
 from .compose.explain import explain
 from .compose.match import told
-from .job.check import check, needed_memory
+from .job.check import Checked, check
 from .job.record import RecordError
 from .job.run import Run
-from .objective import Task
 from .objective.contract import lookups
 from .training.memory import device_memory
 
@@ -52,12 +51,12 @@ def main() -> int:
     return 0 if good == command.total else 1
 
 
-def costs(run: Run, task: Task) -> dict[str, str]:
+def costs(run: Run, checked: Checked) -> dict[str, str]:
     """What a person asks of a model before training it, in words. The context: the longest text it is made for."""
-    context, settings = run.size["max_seq"], run.settings
+    (task, memory), context, settings = checked, run.size["max_seq"], run.settings
     with without_adapters(task.model):
         model: Cost = task.model.cost(context)  # type: ignore[operator]
-    adapters, memory = adapter_cost(task.model), needed_memory(run, task)
+    adapters = adapter_cost(task.model)
     heads = {name: sum(p.numel() for p in head.parameters()) for name, head in task.heads.items()}
     besides = [f"{n:,} of the objective's head {name}" for name, n in heads.items()]
     besides += [f"{adapters.params:,} of the adapters, which alone learn with the heads"] if adapters.params else []

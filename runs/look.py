@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for refusal in command.refused:
         raise refusal
     for run in command.runs:
-        print(f"{run.title}\n{structure(check(run))}")
+        print(f"{run.title}\n{structure(check(run).task)}")
     return 0
 
 
