@@ -1,13 +1,19 @@
 """A dry run of a command: what it would train and cost, or why it cannot. Nothing is trained, no weight is allocated.
 
 python -m runs.check model=mixtral_8x7b                          one model, at its own context
+python -m runs.check ffn=moe size.n_experts=16 size=small        one run: parameters, FLOPs, state, memory
 python -m runs.check -m ffn=dense,moe norm=layernorm,rmsnorm     a grid
+python -m runs.check -m study=demo                               the arms of a study
 """
 
 from __future__ import annotations
 
 if not __package__:
     raise SystemExit("start it as a module, from the top of the repository: python -m runs.check")
+if __name__ == "__main__":
+    from .usage import answer_help
+
+    answer_help(__doc__, composes=True)  # before torch is imported
 
 import sys
 
@@ -27,9 +33,6 @@ from .training.memory import device_memory
 
 
 def main() -> int:
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-        return 0
     command = collect(reads=["size.max_seq"])  # the context that costs are reported for
     for error in command.refused:
         print(explain(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
 import subprocess
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from omegaconf import OmegaConf
 
 from runs.command import collect
 from runs.compose.grid import each_point
+from runs.usage import WELL_KNOWN, groups, keys
 from tests.door import ROOT, small, summary, write_text
 from tests.lab import config
 
@@ -97,3 +101,28 @@ def test_what_refers_to_the_seed_differs_among_an_arms_runs(
     assert [(run.seed, run.study.arm) for run in found] == [(3, "dense"), (3, "moe"), (4, "dense"), (4, "moe")]
     assert [run.settings.batch_size for run in found] == sizes
     assert [run.identity for run in found] == [replace(run, identity="").identity for run in found]
+
+
+@pytest.mark.parametrize("door", ["bench", "check", "export", "look", "sample", "train"])
+def test_help_says_what_a_door_does_before_anything_heavy_is_imported(door: str) -> None:
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['{door}', 'ffn=moe', '--help']\n"
+        "try:\n"
+        f"    runpy.run_module('runs.{door}', run_name='__main__')\n"
+        "except SystemExit as left:\n"
+        "    print([left.code, *{'torch', 'hydra', 'numpy'} & set(sys.modules)])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    doc = str(importlib.import_module(f"runs.{door}").__doc__).strip()
+    assert done.stdout.startswith(f"{doc}\n")
+    assert done.stdout.endswith("\n[0]\n")
+    assert ("\n  router     topk_normalised, " in done.stdout) == (door in ("check", "look", "train"))
+
+
+def test_help_names_every_group_and_says_what_config_yaml_does() -> None:
+    config = OmegaConf.load(ROOT / "conf" / "config.yaml")
+    assert {line.split()[0] for line in groups()} >= {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()}
+    said = dict(line.split()[0].split("=") for line in keys() if line.startswith("  ") and "=" in line.split()[0])
+    assert said.keys() == set(WELL_KNOWN)
+    assert said == {key: str(yaml.safe_dump(OmegaConf.select(config, key)).split("\n")[0]) for key in said}
