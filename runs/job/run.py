@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..build.errors import ConfigError
-from ..build.groups import AXES, NODES
+from ..build.groups import AXES, NODES, USUAL
 from ..build.model import filled
 from ..build.objects import call, essence, nearest
 from ..training.fit import Settings
@@ -105,8 +105,14 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The arm's given name, else the five axes."""
-        return self.study.arm or "-".join(self.choices[axis] for axis in AXES if axis in self.choices)
+        """The arm's given name, else what it is made of."""
+        return self.study.arm or "-".join(self.made_of)
+
+    @property
+    def made_of(self) -> list[str]:
+        """The model and the score where they are not the usual ones, and between them the five axes."""
+        shown = [key for key in ("model", *AXES, "score") if self.choices.get(key) != USUAL.get(key)]
+        return [self.choices[key] for key in shown if key in self.choices]
 
     @property
     def title(self) -> str:
