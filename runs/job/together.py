@@ -16,7 +16,7 @@ from ..training.evaluation import pieces
 from ..training.fit import Step, Window, forward
 from ..training.memory import GIB
 from ..training.together import Weights, forward_together, pieces_together, together
-from .check import check, needed_memory, refuse_bytes
+from .check import check, refuse_bytes
 from .execute import Peak, one_line, refuse_to_go_on, work
 from .run import Run
 from .start import begin, build_optimiser, build_task, load_data
@@ -45,7 +45,7 @@ def obstacle(runs: Sequence[Run]) -> str | None:
     if first.machine.compile:
         return "train.compile=true"
     try:
-        needed = len(runs) * needed_memory(first, check(first)).least
+        needed = len(runs) * check(first).memory.least
         refuse_bytes(first, needed, f"{len(runs)} of them take at least {needed / GIB:,.2f} GiB")
         with warnings.catch_warnings():  # torch.vmap calls what it has no rule for model by model
             warnings.filterwarnings("error", message="There is a performance drop")
