@@ -37,12 +37,12 @@ def expert_bank(
     """
     if stacked():
         return bank_of_models(x, token, gate, counts, inward, outward, activation)
-    if x.device.type != "cpu":
+    if x.device.type not in ("cpu", "meta"):  # without data it is known what it would keep, and that is what this keeps
         return by_groups(x, token, gate, counts, inward, outward, activation)
     x, outward, *inward = as_autocast(x, outward, *inward)
     if pays(x[: len(token) // len(counts)], inward[0][0]):  # the rows that an expert has on average
         token, gate, counts = in_steps(token, gate, counts)
-    if is_compiling():
+    if is_compiling() or x.is_meta:
         y, *_ = bank_operator(x, token, gate, counts, inward, outward, activation)
         return y
     found: Tensor = Bank.apply(x, token, gate, counts, activation, outward, *inward)
