@@ -13,10 +13,10 @@ import pandas as pd
 from analysis.claims import judged
 from analysis.differences import paired_differences
 from analysis.fairness import same_seed_pairs
-from analysis.load import SetAside
 from analysis.metric import MATCHED, Metric, called, choose_baseline, choose_metric, usable
 from analysis.noise import noise_floor
 from analysis.question import registered
+from analysis.sorting import SetAside
 from analysis.tuning import Bill
 from analysis.verdict import seeds_needed
 from runs.job.question import Question
