@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import gc
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -30,3 +32,15 @@ def table(columns: Columns) -> pd.DataFrame:
 def is_shared(values: list[Any]) -> bool:
     """Whether all are the same, in type too: True is no 1."""
     return bool(values) and values.count(values[0]) == len(values) and len(set(map(type, values))) == 1
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Without the search for circles of objects: tables have none, and would be searched again and again as they grow."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

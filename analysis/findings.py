@@ -11,6 +11,7 @@ from analysis.comparison import Comparison, non_causal_arms, short_names
 from analysis.digits import count, delta, fixed, listed, share, si, signed, times
 from analysis.fairness import CONDITIONS, thread_counts
 from analysis.metric import Metric
+from analysis.speed import told
 from analysis.verdict import too_few
 
 
@@ -202,8 +203,7 @@ def _at_cost(row: dict[Any, Any]) -> str:
     """ " at 0.62x [0.60, 0.64] the speed ..." for the ratios that may be stated: of a speed, those of arms timed in turns."""
     total, active = 1 + row["total_params_percent"] / 100, 1 + row["active_params_percent"] / 100
     ratios = [("parameters", total)] + ([("active ones", active)] if active != total else [])
-    speed = f"{times(row['speed'])} [{fixed(row['speed_low'], 2)}, {fixed(row['speed_high'], 2)}] the speed"
-    costs = [speed] if math.isfinite(row["speed_low"]) else []
+    costs = [f"{told(row)} the speed"] if math.isfinite(row["speed_low"]) else []
     cost = listed(costs + [f"{times(ratio)} the {what}" for what, ratio in ratios if math.isfinite(ratio)])
     return f" at {cost}" if cost else ""
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from analysis.columns import Columns, by_column, table
+from analysis.columns import Columns, by_column, table, without_collection
 from analysis.kept import rows_alone
 from analysis.row import OWN, ROUTING, STEP
 from analysis.sorting import SetAside, belonging, each, run_folders
@@ -29,6 +26,7 @@ class Records(NamedTuple):
     set_aside: list[SetAside]
 
 
+@without_collection()
 def load(path: str | Path) -> pd.DataFrame:
     """One row per run under ``path``: a study's folder, a folder of studies, or one run's folder.
 
@@ -38,9 +36,8 @@ def load(path: str | Path) -> pd.DataFrame:
     two of them is split. A run whose record is damaged is left out (``read`` says why); RecordError: none is left. Nothing is
     changed in the folder; of many runs the rows are kept in the user's cache (``kept``).
     """
-    with _without_collection():
-        columns, damaged = rows_alone(Path(path))
-        return _runs(belonging(path, columns, damaged)[0])
+    columns, damaged = rows_alone(Path(path))
+    return _runs(belonging(path, columns, damaged)[0])
 
 
 def load_curves(path: str | Path) -> pd.DataFrame:
@@ -53,14 +50,10 @@ def load_routing(path: str | Path) -> pd.DataFrame:
     return read(path).routing
 
 
+@without_collection()
 def read(path: str | Path) -> Records:
     """All there is to know about the runs under ``path``, each file read once."""
-    with _without_collection():
-        return _read(Path(path))
-
-
-def _read(path: Path) -> Records:
-    found, damaged = each(run_folders(path), steps=True)
+    found, damaged = each(run_folders(Path(path)), steps=True)
     columns, set_aside = belonging(path, by_column([run.row for run in found]), damaged)
     runs, steps_of = _runs(columns), {run.row["folder"]: run.steps for run in found}
     keys = runs[RUN_KEYS].to_dict("records")
@@ -84,18 +77,6 @@ def choices(runs: pd.DataFrame) -> list[str]:
     """The columns that hold a chosen option, the five axes first."""
     found = [name for name in runs.columns if "." not in name and name not in OWN and not is_numeric_dtype(runs[name])]
     return sorted(found, key=lambda name: AXES.index(name) if name in AXES else len(AXES))
-
-
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Without the search for circles of objects: a table has none, and it would be searched again and again as it grows."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _runs(columns: Columns) -> pd.DataFrame:

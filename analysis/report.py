@@ -14,8 +14,9 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from analysis import answer, digits, findings, plots, plots_claims, plots_cost, plots_curves, plots_moe, plots_tuning
+from analysis import answer, digits, findings, plots, plots_claims, plots_cost, plots_curves, plots_moe, plots_tuning, speed
 from analysis.axes import axis_effects
+from analysis.columns import without_collection
 from analysis.comparison import Comparison, compare, non_causal_arms, short_names
 from analysis.fairness import thread_counts
 from analysis.files import plain, refuse_links, write
@@ -31,6 +32,7 @@ from runs.job.record import RecordError
 __all__ = ["build", "main", "terminal_table"]
 
 
+@without_collection()
 def build(path: str | Path, baseline: str | None = None) -> tuple[Path, Comparison]:
     """Writes <study>/report/ (index.html, runs.csv, curves.csv, verdicts.json, figures/); the page's path, and what it tells.
 
@@ -113,7 +115,7 @@ def _page(
     )
     shown = [digits.fixed, digits.si, digits.signed, digits.percent, digits.share, digits.times, digits.interval, digits.three]
     shown.append(digits.count)
-    pages.filters.update({function.__name__: function for function in [*shown, outcome]})
+    pages.filters.update({function.__name__: function for function in [*shown, outcome, speed.told]})
     images = {
         name: "data:image/svg+xml;base64," + base64.b64encode(files[f"{name}.svg"]).decode()
         for name in _drawing_names(sections)
@@ -134,6 +136,7 @@ def _page(
         interactions=effects[effects["other_axis"].notna() | (effects["n"] == 0)].to_dict("records"),
         arms=[(arm, line, differences.get(arm)) for arm, line in study.arms.iterrows()],
         matched=MATCHED,
+        unfit=speed.UNFIT,
         notes=notes,
         sections=sections,
         images=images,
@@ -173,7 +176,7 @@ def _facts(runs: pd.DataFrame, study: Comparison) -> list[tuple[str, str]]:
         ("Data", f"{values('data')}, SHA-256 {values('data_sha256', 10)}"),
         ("Size", f"{values('size')}, tokenizer {values('tokenizer')}"),
         ("Machine", f"{values('device')}, {digits.listed(thread_counts(runs)) or 'not recorded'} threads"),
-        ("Speeds", "in turns, in " + digits.count(sessions, "session") if sessions else "as in training"),
+        ("Speeds", "in turns, in " + digits.count(sessions, "session") if sessions else f"as in training, {speed.UNFIT}"),
         ("Code", f"torch {values('torch')}, Python {values('python')}, commit {values('git_commit', 8)}{dirty}"),
     ]
 

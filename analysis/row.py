@@ -6,7 +6,7 @@ import functools
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -193,10 +193,19 @@ def _step(line: str, file: str, number: int) -> dict[str, Any]:
     part = kinds.Part(file, content, f"line {number}: ")
     row: dict[str, Any] = {"step": part.take("step", kinds.count), "split": part.take("split", kinds.text)}
     if row["split"] != "routing":
-        return row | {name: part.take(name, kinds.number) for name in STEP}
+        return row | _numbers(part, STEP)
     load = part.take("load", kinds.shares)
     row |= {"layer": kinds.printable(part.take("layer", kinds.text)), "load": load}
-    return row | {name: part.take(name, kinds.number) for name in ROUTING}
+    return row | _numbers(part, ROUTING)
+
+
+def _numbers(part: kinds.Part, names: Iterable[str]) -> dict[str, float]:
+    """What is a number already, as most are, is taken as it is: a study has hundreds of thousands."""
+    found = {name: part.content.get(name) for name in names}
+    return {
+        name: value if type(value) is float and -kinds.HUGE < value < kinds.HUGE else part.take(name, kinds.number)
+        for name, value in found.items()
+    }
 
 
 @functools.lru_cache(maxsize=4096)

@@ -251,9 +251,12 @@ def label_points(
         )
         text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
         best = None
+        text.set(ha="center", va="center")
+        centred = text.get_window_extent(renderer)  # once, since it is slow; moved, it is the same box
+        half, pixels = centred.width / 2, renderer.points_to_pixels(1.0)
         for dx, dy in steps:
-            text.set(position=(dx, dy), ha="left" if dx > 0 else "right" if dx < 0 else "center", va="center")
-            box = text.get_window_extent(renderer)
+            aside = half if dx > 0 else -half if dx < 0 else 0.0
+            box = centred.translated(dx * pixels + aside, dy * pixels)
             outside = box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1
             cost = sum(_overlap(box, other) for other in taken) + (1e4 if outside else 0) + 0.3 * (abs(dx) + abs(dy))
             if best is None or cost < best[0]:

@@ -249,8 +249,8 @@ def test_the_csv_of_the_curves_is_what_is_plotted(study: Path) -> None:
     assert ends["rotary"] == pytest.approx(final["rotary"]) and "swiglu" not in ends
 
 
-def test_the_csvs_of_cost_are_what_is_plotted(study: Path) -> None:
-    comparison = compare(load(study))
+def test_the_csvs_of_cost_are_what_is_plotted(study: Path, tmp_path: Path) -> None:
+    comparison = compare(load(records.timed(Path(shutil.copytree(study, tmp_path / study.name)))))
     drawing = plots_cost.cost_bars(comparison)
     data = table(drawing)
     assert drawing is not None
@@ -259,10 +259,25 @@ def test_the_csvs_of_cost_are_what_is_plotted(study: Path) -> None:
         assert widths[: len(comparison.arms)] == pytest.approx(data.loc[data["quantity"] == quantity, "mean"].tolist())
     drawing = plots_cost.pareto(comparison)
     data = table(drawing)
-    assert "look_ahead" not in set(data["arm"])
+    assert "look_ahead" not in set(data["arm"]) and "speed" in set(data["cost"])
     for panel, (_, part) in enumerate(data.groupby("cost", sort=False)):
         drawn = lines(drawing, panel)
         assert all(holds(drawn, part[part["arm"] == arm][["x", "mean"]]) for arm in part["arm"])
+
+
+def test_a_speed_is_drawn_with_its_interval_and_only_where_it_was_timed_in_turns(study: Path, tmp_path: Path) -> None:
+    apart = compare(load(study))
+    assert "speed" not in set(table(plots_cost.pareto(apart))["cost"])
+    bars = plots_cost.cost_bars(apart)
+    assert bars is not None and bars.figure.axes[0].get_title(loc="left") == "throughput, tokens/s, not timed in turns"
+    together = compare(load(records.timed(Path(shutil.copytree(study, tmp_path / study.name)))))
+    rates = table(plots_cost.cost_bars(together)).query("quantity == 'tokens_per_s'").set_index("arm")
+    assert (rates["low"] < rates["mean"]).sum() == (rates["mean"] < rates["high"]).sum() == len(rates) - 1
+    moe = table(plots_cost.pareto(together)).query("cost == 'speed' and arm == 'moe'").iloc[0]
+    assert moe["low"] < moe["x"] < moe["high"] and moe["x"] == pytest.approx(0.62, rel=0.1)
+    shown = report.terminal_table(together), report.terminal_table(apart)
+    assert "speed [95 %]" in shown[0] and "not timed" not in shown[0]
+    assert "tokens/s ‡" in shown[1] and "‡ not timed in turns, so not to be compared" in shown[1] and "0.62" not in shown[1]
 
 
 def test_the_csvs_of_the_experts_are_what_is_plotted(study: Path) -> None:
@@ -323,7 +338,7 @@ def drawings(folder: Path) -> list[Drawing]:
 def test_small_and_large_studies_are_drawn(
     tmp_path: Path, arms: dict[str, records.Arm], seeds: tuple[int, ...], figures: set[str]
 ) -> None:
-    folder = records.write_study(tmp_path, arms=arms, seeds=seeds)
+    folder = records.timed(records.write_study(tmp_path, arms=arms, seeds=seeds))
     found = {drawing.name for drawing in drawings(folder)}
     assert figures <= found
     assert ("expert_load" in found) == ("moe" in arms) and ("differences" in found) == (len(arms) > 1)
