@@ -15,7 +15,7 @@ from runs.build.errors import ConfigError
 from runs.job import record
 from runs.job.question import Question
 from runs.job.study import Study
-from tests.door import runs, study, write_text
+from tests.door import runs, study, train, write_text
 
 PLAN = """# @package _global_
 study:
@@ -48,6 +48,7 @@ def test_the_arms_of_a_study_are_timed_in_turns_and_once(tmp_path: Path, capfd: 
         for timing in (one, other):
             assert timing["tokens_per_s"] * timing["step_ms"] / 1000 == pytest.approx(2 * 32)
             assert timing["step_ms"] > 0 and timing["decode_ms"] > 0 and timing["mfu"] > 0
+        assert sorted(one["beside"].values()) == sorted([one["step_ms"], other["step_ms"]])
     assert found["dense-s0"]["session"] != found["dense-s1"]["session"]
 
     table = load(tmp_path / "timed").set_index(["arm", "seed"])
@@ -61,6 +62,14 @@ def test_the_arms_of_a_study_are_timed_in_turns_and_once(tmp_path: Path, capfd: 
     more = PLAN.replace("wide: [size", "wider: [size.d_ff=720], wide: [size")
     assert study(more, tmp_path, text) == 0  # beside another one, all are timed anew
     assert capfd.readouterr().out.count("timed in turns: 3 runs") == 2
+
+
+def test_a_run_alone_is_timed_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text = write_text(tmp_path / "story.txt")
+    done = train(text, tmp_path, "train.steps=2", "study.timing=3")
+    assert done.returncode == 0 and "timed in turns: " in done.stdout and "beside" not in done.stdout
+    (folder,) = runs(tmp_path)
+    assert record.read_json(folder / record.TIMING)["turns"] == 3
 
 
 def test_speeds_that_are_damaged_are_taken_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
