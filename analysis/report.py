@@ -5,22 +5,20 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import math
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import pandas as pd
 
-from analysis import answer, digits, findings, plots, plots_claims, plots_cost, plots_curves, plots_moe, plots_tuning, speed
+from analysis import digits, plots, plots_claims, plots_cost, plots_curves, plots_moe, plots_tuning, speed
 from analysis.axes import axis_effects
 from analysis.columns import without_collection
-from analysis.comparison import Comparison, compare, non_causal_arms, short_names
-from analysis.fairness import thread_counts
-from analysis.files import plain, refuse_links, write
-from analysis.load import choices, read
+from analysis.comparison import Comparison, compare
+from analysis.content import verdicts, words
+from analysis.files import refuse_links, write
+from analysis.load import read
 from analysis.metric import MATCHED
 from analysis.noise import checkpoint_noise
 from analysis.spreadsheet import csv
@@ -69,27 +67,6 @@ def build(path: str | Path, baseline: str | None = None) -> tuple[Path, Comparis
     return target / "index.html", study
 
 
-def verdicts(study: Comparison, effects: pd.DataFrame, jitter: float = math.nan) -> dict[str, Any]:
-    """The paired comparisons for other programs; unknown values are null, as is a verdict for want of seeds."""
-    content = {
-        "study": study.runs["study"].iloc[0],
-        "metric": study.metric.column,
-        "lower_is_better": study.metric.lower_is_better,
-        "baseline": study.baseline,
-        "baseline_mean": study.arms.loc[study.baseline, "mean"],
-        "seeds": study.seeds,
-        "seeds_needed": study.needed,
-        "question": None if study.question is None else study.question.to_json(),
-        "claims": study.claims.to_dict("records"),
-        "noise": study.noise | {"checkpoint_sd": jitter},
-        "set_aside": [run._asdict() for run in study.set_aside],
-        "comparisons": study.differences.to_dict("records"),
-        "axes": effects.to_dict("records"),
-        "tuning": None if study.tuning is None else study.tuning.to_json(),
-    }
-    return plain(content)
-
-
 def _figures(study: Comparison, effects: pd.DataFrame, curves: pd.DataFrame, routing: pd.DataFrame) -> dict[str, list[Drawing]]:
     sections = {
         "claims": [plots_claims.claims(study)],
@@ -121,23 +98,14 @@ def _page(
         for name in _drawing_names(sections)
     }
     differences = {row["arm"]: row for row in study.differences.to_dict("records")}
-    notes = [(row["arm"], _own_note(row["note"])) for _, row in study.differences.iterrows() if _own_note(row["note"])]
     return pages.get_template("report.html.jinja").render(
         study=study,
-        name=study.runs["study"].iloc[0],
-        names=short_names(study),
-        ahead=non_causal_arms(study),
+        **words(study, effects, jitter),
         seeds=len(study.seeds),
-        facts=_facts(study.runs, study),
-        asked=answer.asked(study),
-        claims=answer.rows(study),
-        findings=findings.findings(study, effects),
-        cautions=findings.cautions(study, jitter),
         interactions=effects[effects["other_axis"].notna() | (effects["n"] == 0)].to_dict("records"),
         arms=[(arm, line, differences.get(arm)) for arm, line in study.arms.iterrows()],
         matched=MATCHED,
         unfit=speed.UNFIT,
-        notes=notes,
         sections=sections,
         images=images,
         runs=study.runs.sort_values(["arm", "seed"], kind="stable").to_dict("records"),
@@ -147,38 +115,6 @@ def _page(
 
 def _drawing_names(sections: dict[str, list[Drawing]]) -> list[str]:
     return [drawing.name for drawings in sections.values() for drawing in drawings]
-
-
-def _own_note(note: str) -> str:
-    """The note without the parts that are the same for every arm."""
-    return "; ".join(part for part in note.split("; ") if not part.startswith("n = "))
-
-
-def _facts(runs: pd.DataFrame, study: Comparison) -> list[tuple[str, str]]:
-    """What all runs share; where they differ, all the values."""
-
-    def values(column: str, cut: int = 40) -> str:
-        found = list(runs[column].dropna().unique()) if column in runs else []
-        return digits.listed(sorted(f"{v:g}" if isinstance(v, float) else str(v)[:cut] for v in found), 4) or "not recorded"
-
-    varying = [axis for axis in choices(runs) if runs[axis].nunique(dropna=False) > 1]
-    dirty = " + uncommitted changes" if (runs["git_dirty"] == True).any() else ""  # noqa: E712 (None is neither)
-    sessions = int(runs["timed"].nunique())
-    return [
-        ("Baseline", study.baseline),
-        ("Varied", digits.listed(varying, 8) or "nothing"),
-        ("Objective", values("objective")),
-        ("Seeds", digits.listed([str(seed) for seed in study.seeds], 8)),
-        (
-            "Training",
-            f"{values('train.steps')} steps of {values('train.batch_size')} {digits.TIMES} {values('train.seq_len')} tokens",
-        ),
-        ("Data", f"{values('data')}, SHA-256 {values('data_sha256', 10)}"),
-        ("Size", f"{values('size')}, tokenizer {values('tokenizer')}"),
-        ("Machine", f"{values('device')}, {digits.listed(thread_counts(runs)) or 'not recorded'} threads"),
-        ("Speeds", "in turns, in " + digits.count(sessions, "session") if sessions else f"as in training, {speed.UNFIT}"),
-        ("Code", f"torch {values('torch')}, Python {values('python')}, commit {values('git_commit', 8)}{dirty}"),
-    ]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -21,6 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from analysis import findings, load, load_curves, load_routing, plots, plots_cost, plots_curves, plots_moe, read, report
 from analysis.axes import axis_effects
 from analysis.comparison import compare
+from analysis.content import content
 from analysis.digits import MINUS, NONE, TIMES, fixed, interval, percent, si, signed, three, tick, times
 from analysis.spreadsheet import csv
 from analysis.style import Drawing, spread
@@ -190,6 +191,20 @@ def test_verdicts_are_null_and_nothing_is_coloured_below_the_seeds_needed(study:
     assert (rows["rotary"]["reading"], rows["rotary"]["n"]) == ("lower", 3) and rows["rotary"]["low"] < rows["rotary"][
         "high"
     ] < 0
+
+
+def test_all_that_a_page_needs_is_plain_data(study: Path) -> None:
+    records_ = read(study)
+    comparison = compare(records_.runs)
+    found = content(comparison, axis_effects(comparison), records_.curves)
+    assert json.loads(json.dumps(found, allow_nan=False)) == json.loads(json.dumps(found, sort_keys=True))
+    arms = {row["arm"]: row for row in found["arms"]}
+    assert arms["moe"]["mean"] == comparison.arms.loc["moe", "mean"] and arms["moe"]["speed"] is None and not found["in_turns"]
+    pairs = [row["difference"] for row in found["pairs"] if row["arm"] == "moe"]
+    (moe,) = (row for row in found["comparisons"] if row["arm"] == "moe")
+    assert moe["difference"] == pytest.approx(np.mean(pairs)) and moe["low"] < moe["difference"] < moe["high"]
+    assert len(found["runs"]) == len(records_.runs) and {row["arm"] for row in found["curves"]} >= {"moe", "baseline"}
+    assert found["findings"] and found["cautions"] and dict(found["facts"])["Baseline"] == "baseline"
 
 
 def test_page_and_file_give_the_same_verdicts(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from ..job import record
 from .case import Bar, Case, Measured, Turn, exponent
@@ -38,7 +40,7 @@ def reading(place: Path) -> Case:
     def table(n: int) -> Turn:
         return lambda: called(_load(studies[n]), ARCHLAB_CACHE=next(caches))
 
-    def one_more() -> Sequence[Any]:
+    def one_more() -> Sequence[Tensor]:
         copy(studies[MANY], models, next(more))
         return called(_load(studies[MANY]), ARCHLAB_CACHE=str(place / "cache"))
 
@@ -52,8 +54,9 @@ def reading(place: Path) -> Case:
         f"page of {PAGE} runs": lambda: called([sys.executable, "-m", "analysis.report", str(studies[PAGE])]),
     }
 
-    def beside(one: str) -> Any:
-        return lambda m: [all_ - import_ for all_, import_ in zip(m.seconds[one], m.seconds[nothing], strict=True)]
+    def beside(one: str) -> Callable[[Measured], Sequence[float]]:
+        """Without the import; of a busy machine the one may seem to take longer than both."""
+        return lambda m: [max(both - alone, 1e-3) for both, alone in zip(m.seconds[one], m.seconds[nothing], strict=True)]
 
     def growth(m: Measured) -> Sequence[float]:
         alone = {name: beside(name)(m) for name in (fewer, many)}

@@ -1,0 +1,114 @@
+"""All that a report tells, as plain data: numbers and words of the comparison of one study, without a picture or a page."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from analysis import answer, digits, findings
+from analysis.comparison import Comparison, non_causal_arms, short_names
+from analysis.curves import mean_curves, mean_gaps
+from analysis.fairness import thread_counts
+from analysis.files import plain
+from analysis.load import choices
+from analysis.noise import checkpoint_noise
+from analysis.row import OWN
+from analysis.speed import UNFIT
+
+NOT_SHOWN = ("folder", "question")  # of a run: where it lay, and what is told once
+
+
+def content(study: Comparison, effects: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Any]:
+    """Everything: ``verdicts``, ``words``, and the tables behind them, each a list of rows. Unknown values are None.
+
+    arms: results, costs, and speeds with their intervals, best first. pairs: the same-seed differences one by one. runs: what
+    came out of each. curves, gaps: results and differences over training. in_turns: whether speeds may be compared at all.
+
+    Args:   effects: of the axes of a grid (``axis_effects``). curves: a row per logged step (``load_curves``).
+    """
+    jitter = checkpoint_noise(curves, study.metric)
+    results = [name for name in map(str, study.runs) if name.startswith(("val_", "routing_"))]
+    runs = study.runs[[name for name in (*OWN, *results) if name in study.runs and name not in NOT_SHOWN]]
+    tables = {
+        "in_turns": study.in_turns,
+        "arms": study.arms.join(study.speeds).rename_axis("arm").reset_index().to_dict("records"),
+        "pairs": study.pairs.to_dict("records"),
+        "runs": runs.sort_values(["arm", "seed"], kind="stable").to_dict("records"),
+        "curves": mean_curves(study, curves).to_dict("records"),
+        "gaps": mean_gaps(study, curves).to_dict("records"),
+    }
+    found: dict[str, Any] = plain(words(study, effects, jitter) | tables)
+    return verdicts(study, effects, jitter) | found
+
+
+def words(study: Comparison, effects: pd.DataFrame, jitter: float = math.nan) -> dict[str, Any]:
+    """name: the study's. names: a short one for each arm. ahead: the arms that see later tokens. facts: what all runs share.
+    asked, answers: the question and a row per claim. findings, cautions: sentences. notes: of single arms."""
+    notes = [(arm, _own_note(note)) for arm, note in zip(study.differences["arm"], study.differences["note"], strict=True)]
+    return {
+        "name": study.runs["study"].iloc[0],
+        "names": short_names(study),
+        "ahead": non_causal_arms(study),
+        "facts": _facts(study),
+        "asked": answer.asked(study),
+        "answers": answer.rows(study),
+        "findings": findings.findings(study, effects),
+        "cautions": findings.cautions(study, jitter),
+        "notes": [(arm, note) for arm, note in notes if note],
+    }
+
+
+def verdicts(study: Comparison, effects: pd.DataFrame, jitter: float = math.nan) -> dict[str, Any]:
+    """The paired comparisons for other programs; unknown values are null, as is a verdict for want of seeds."""
+    content = {
+        "study": study.runs["study"].iloc[0],
+        "metric": study.metric.column,
+        "lower_is_better": study.metric.lower_is_better,
+        "baseline": study.baseline,
+        "baseline_mean": study.arms.loc[study.baseline, "mean"],
+        "seeds": study.seeds,
+        "seeds_needed": study.needed,
+        "question": None if study.question is None else study.question.to_json(),
+        "claims": study.claims.to_dict("records"),
+        "noise": study.noise | {"checkpoint_sd": jitter},
+        "set_aside": [run._asdict() for run in study.set_aside],
+        "comparisons": study.differences.to_dict("records"),
+        "axes": effects.to_dict("records"),
+        "tuning": None if study.tuning is None else study.tuning.to_json(),
+    }
+    return plain(content)
+
+
+def _own_note(note: str) -> str:
+    """The note without the parts that are the same for every arm."""
+    return "; ".join(part for part in note.split("; ") if not part.startswith("n = "))
+
+
+def _facts(study: Comparison) -> list[tuple[str, str]]:
+    """What all runs share; where they differ, all the values."""
+    runs = study.runs
+
+    def values(column: str, cut: int = 40) -> str:
+        found = list(runs[column].dropna().unique()) if column in runs else []
+        return digits.listed(sorted(f"{v:g}" if isinstance(v, float) else str(v)[:cut] for v in found), 4) or "not recorded"
+
+    varying = [axis for axis in choices(runs) if runs[axis].nunique(dropna=False) > 1]
+    dirty = " + uncommitted changes" if (runs["git_dirty"] == True).any() else ""  # noqa: E712 (None is neither)
+    sessions = int(runs["timed"].nunique())
+    return [
+        ("Baseline", study.baseline),
+        ("Varied", digits.listed(varying, 8) or "nothing"),
+        ("Objective", values("objective")),
+        ("Seeds", digits.listed([str(seed) for seed in study.seeds], 8)),
+        (
+            "Training",
+            f"{values('train.steps')} steps of {values('train.batch_size')} {digits.TIMES} {values('train.seq_len')} tokens",
+        ),
+        ("Data", f"{values('data')}, SHA-256 {values('data_sha256', 10)}"),
+        ("Size", f"{values('size')}, tokenizer {values('tokenizer')}"),
+        ("Machine", f"{values('device')}, {digits.listed(thread_counts(runs)) or 'not recorded'} threads"),
+        ("Speeds", "in turns, in " + digits.count(sessions, "session") if sessions else f"as in training, {UNFIT}"),
+        ("Code", f"torch {values('torch')}, Python {values('python')}, commit {values('git_commit', 8)}{dirty}"),
+    ]
