@@ -67,8 +67,8 @@ class Comparison:
 
     @property
     def in_turns(self) -> bool:
-        """Whether the arms were timed in turns: the speeds of others are no ground for a comparison."""
-        return bool((self.speeds["sessions"] > 0).any())
+        """Whether any arm was timed in turns with the baseline: the speeds of others are no ground for a comparison."""
+        return bool((self.speeds["sessions"].drop(self.baseline) > 0).any())
 
     @property
     def chance(self) -> float:

@@ -7,11 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import answer, digits, findings
+from analysis import answer, digits
+from analysis.cautions import cautions
 from analysis.comparison import Comparison, non_causal_arms, short_names
 from analysis.curves import mean_curves, mean_gaps
 from analysis.fairness import thread_counts
 from analysis.files import plain
+from analysis.findings import findings
 from analysis.load import choices
 from analysis.noise import checkpoint_noise
 from analysis.row import OWN
@@ -54,8 +56,8 @@ def words(study: Comparison, effects: pd.DataFrame, jitter: float = math.nan) ->
         "facts": _facts(study),
         "asked": answer.asked(study),
         "answers": answer.rows(study),
-        "findings": findings.findings(study, effects),
-        "cautions": findings.cautions(study, jitter),
+        "findings": findings(study, effects),
+        "cautions": cautions(study, jitter),
         "notes": [(arm, note) for arm, note in notes if note],
     }
 

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from analysis.comparison import Comparison, short_names
 from analysis.digits import delta, percent, signed
+from analysis.labels import label_room
 from analysis.speed import SPEED, told
-from analysis.style import BLACK, BLUE, GREY, MOST_ROWS, VERMILLION, WIDTH, Drawing, label_room, short, styled
+from analysis.style import BLACK, BLUE, GREY, MOST_ROWS, VERMILLION, WIDTH, Drawing, short, styled
 
 MARKS = {"good": ("o", BLUE, BLUE), "bad": ("s", VERMILLION, VERMILLION), "open": ("D", GREY, "white")}
 LETTER = 0.0066  # the width of a letter in the columns of text, as a share of the figure's

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.comparison import Comparison, pareto_front, short_names
 from analysis.digits import si
+from analysis.labels import label_points, label_room
 from analysis.speed import RATE, SPEED, UNFIT
 from analysis.style import (
     BLUE,
@@ -25,8 +26,6 @@ from analysis.style import (
     Mark,
     Prefixed,
     fence,
-    label_points,
-    label_room,
     marks,
     quantity_axis,
     short,

@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from analysis.comparison import Comparison, short_names
 from analysis.curves import mean_curves, mean_gaps
 from analysis.digits import TIMES, fixed
-from analysis.style import BLACK, VERMILLION, WIDTH, Drawing, Mark, fence, label_ends, marks, quantity_axis, styled
+from analysis.labels import label_ends
+from analysis.style import BLACK, VERMILLION, WIDTH, Drawing, Mark, fence, marks, quantity_axis, styled
 
 QUANTITIES = {"tokens": "training tokens", "flops": "training FLOPs", "seconds": "training seconds"}
 

@@ -6,7 +6,7 @@ import functools
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,7 +113,7 @@ def _row(folder: str, found: Record) -> dict[str, Any]:
     }
     row["threads"] = _threads(env)
     parts = {name: value for name, value in config.content.items() if name not in NOT_SETTINGS}
-    row |= {name if "." in name else f"config.{name}": value for name, value in _flat(parts)}
+    _flatten(parts, "", row)
     shown = {_column(name): kinds.printable(value) if isinstance(value, str) else value for name, value in row.items()}
     return shown | {"folder": folder}
 
@@ -157,12 +157,14 @@ def _question(study: kinds.Part) -> str | None:
         raise kinds.broken(study.file, f'"question": {error}') from None
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(tree: dict[str, Any], prefix: str, row: dict[str, Any]) -> None:
+    """Puts the leaves of a config into the row: a.b.c, and config.a for one that is alone."""
     for name, value in tree.items():
         if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
+            _flatten(value, f"{prefix}{name}.", row)
         else:  # a list in a cell breaks groupby and nunique
-            yield prefix + name, json.dumps(value) if isinstance(value, (list, dict)) else value
+            cell = json.dumps(value) if isinstance(value, (list, dict)) else value
+            row[f"{prefix}{name}" if prefix or "." in name else f"config.{name}"] = cell
 
 
 def _steps(file: str, *, cut_off: bool) -> list[dict[str, Any]]:

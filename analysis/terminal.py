@@ -44,7 +44,9 @@ def terminal_table(study: Comparison) -> str:
     title += f"; chance {fixed(study.chance, study.decimals)}" if math.isfinite(study.chance) else ""
     notes = _tuning(study)
     notes += (
-        [] if study.in_turns else [f"{MARK} {UNFIT}, so not to be compared; study.timing=20 does that, with the same command"]
+        []
+        if study.in_turns or len(study.arms) < 2
+        else [f"{MARK} {UNFIT}, so not to be compared; study.timing=20 does that, with the same command"]
     )
     notes += [note for note in [too_few(len(seeds), study.needed)] if note]
     flagged = study.differences[(study.differences["reading"] == "refused") | study.differences["ahead"]]

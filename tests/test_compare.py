@@ -16,9 +16,10 @@ from scipy import stats
 
 from analysis import RecordError, load
 from analysis.axes import axis_effects
+from analysis.cautions import cautions
 from analysis.comparison import compare, pareto_front, short_names
 from analysis.digits import MINUS
-from analysis.findings import cautions, findings
+from analysis.findings import findings
 from analysis.metric import METRICS
 from analysis.noise import checkpoint_noise
 from analysis.plots import forest

@@ -18,13 +18,26 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from analysis import findings, load, load_curves, load_routing, plots, plots_cost, plots_curves, plots_moe, read, report
+from analysis import (
+    cautions,
+    findings,
+    load,
+    load_curves,
+    load_routing,
+    plots,
+    plots_cost,
+    plots_curves,
+    plots_moe,
+    read,
+    report,
+)
 from analysis.axes import axis_effects
 from analysis.comparison import compare
 from analysis.content import content
 from analysis.digits import MINUS, NONE, TIMES, fixed, interval, percent, si, signed, three, tick, times
+from analysis.labels import spread
 from analysis.spreadsheet import csv
-from analysis.style import Drawing, spread
+from analysis.style import Drawing
 from tests import records
 
 
@@ -421,7 +434,7 @@ def test_the_reading_gives_the_numbers_of_the_tables(tmp_path: Path) -> None:
     text = " ".join(findings.findings(compare(runs)))
     costs = f"2.10{TIMES} the parameters and 1.00{TIMES} the active ones"
     assert f"Against the baseline, moe is 0.050 bits per byte lower [0.041, 0.059] at {costs}." in text
-    assert "Not at equal parameters: moe." in findings.cautions(compare(runs))
+    assert "Not at equal parameters: moe." in cautions.cautions(compare(runs))
     timed = runs.assign(timed=[f"session {seed}" for seed in runs["seed"]])
     timed["tokens_per_s"] *= 1 + 0.2 * timed["seed"]  # a fast hour is one for both
     text = " ".join(findings.findings(compare(timed)))
