@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.fairness import comparable_speeds, same_seed_pairs, speed_conditions, timed_together, uneven
+from analysis.fairness import same_seed_pairs, uneven
 from analysis.metric import called, counted, usable
 from analysis.sample import bca_interval
+from analysis.speed import comparable_speeds, speed_conditions, timed_together
 from analysis.verdict import MOST_SEEDS, judge, seeds_wanted
 from runs.job.question import Prediction, Question
 from runs.job.record import COSTS, SPEEDS, TIMED

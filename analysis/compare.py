@@ -15,6 +15,7 @@ from analysis.digits import count, delta, fixed, percent, signed, three, times
 from analysis.load import load
 from analysis.metric import called
 from analysis.row import OWN
+from analysis.speed import UNFIT, told
 from runs.job.record import RecordError
 
 
@@ -84,7 +85,7 @@ def _numbers(study: Comparison, other: str) -> list[str]:
     gap = "no difference is taken" if row["refused"] else gap
     return [
         f"{study.metric.name}: {fixed(before, study.decimals)} -> {fixed(now, study.decimals)}, {gap}",
-        f"speed {times(row['tokens_per_s_ratio'])}, memory {times(row['peak_memory_bytes_ratio'])}, "
+        f"speed {told(row) if row['speed'] > 0 else UNFIT}, memory {times(row['peak_memory_bytes_ratio'])}, "
         f"parameters {percent(row['total_params_percent'])}",
     ]
 

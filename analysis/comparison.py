@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ import pandas as pd
 from analysis.claims import judged
 from analysis.differences import paired_differences
 from analysis.fairness import same_seed_pairs
-from analysis.load import SetAside
 from analysis.metric import MATCHED, Metric, called, choose_baseline, choose_metric, usable
 from analysis.noise import noise_floor
 from analysis.question import registered
+from analysis.sorting import SetAside
+from analysis.speed import paired_speeds
 from analysis.tuning import Bill
 from analysis.verdict import seeds_needed
 from runs.job.question import Question
@@ -25,15 +27,16 @@ from runs.job.record import COSTS, SPEEDS, STATUSES, RecordError
 
 @dataclass(frozen=True)
 class Comparison:
-    """A study's arms side by side. arms: a row per arm; pairs: a row per arm and seed; differences: a row per other arm;
-    question: what the study registered, None if nothing, and claims: a row per prediction of it; asked_before: what is to be
-    said where runs had another one. set_aside: the runs that none of these holds, since their records are damaged. tuning: the
-    trials of the arms' learning rates, None where there were none."""
+    """A study's arms side by side. arms: a row per arm; speeds: the same, of those timed in turns (``paired_speeds``); pairs: a
+    row per arm and seed; differences: a row per other arm; question: what the study registered, None if nothing, and claims: a
+    row per prediction of it; asked_before: what is to be said where runs had another one. set_aside: the runs that none of
+    these holds, since their records are damaged. tuning: the trials of the arms' learning rates, None where there were none."""
 
     runs: pd.DataFrame
     metric: Metric
     baseline: str
     arms: pd.DataFrame
+    speeds: pd.DataFrame
     pairs: pd.DataFrame
     differences: pd.DataFrame
     question: Question | None
@@ -63,12 +66,17 @@ class Comparison:
         return sorted(self.runs.loc[~self.runs["arm"].isin(twins), "seed"].unique().tolist())
 
     @property
+    def in_turns(self) -> bool:
+        """Whether any arm was timed in turns with the baseline: the speeds of others are no ground for a comparison."""
+        return bool((self.speeds["sessions"].drop(self.baseline) > 0).any())
+
+    @property
     def chance(self) -> float:
         """What guessing reaches, where the metric is an accuracy and all data have one such level; else nan."""
         levels = self.runs["chance"].dropna().unique()
         return float(levels[0]) if self.metric.column == "val_accuracy" and len(levels) == 1 else math.nan
 
-    @property
+    @cached_property
     def decimals(self) -> int:
         """Decimals of a result: two digits of the noise, of runs over seeds or, where it is less, of same-seed differences."""
         sd = float(np.fmin(self.noise["sd"], self.differences.loc[self.differences["sd"] > 0, "sd"].median()))
@@ -84,11 +92,12 @@ def compare(runs: pd.DataFrame, baseline: str | None = None, set_aside: Sequence
     metric = choose_metric(runs, question.metrics if question else ())
     chosen = choose_baseline(runs, baseline)
     arms, pairs = summarise(runs, metric), same_seed_pairs(runs, metric.column, chosen)
+    speeds = paired_speeds(runs, chosen)
     claims = judged(runs, question, asked_baseline(runs))  # whoever reads may choose another one; what was predicted stays
     about = claims[(claims["metric"] == metric.column) & (claims["against"] == chosen)]
-    differences = paired_differences(runs, pairs, arms, metric, chosen, about)
+    differences = paired_differences(runs, pairs, arms, speeds, metric, chosen, about)
     noise = noise_floor(runs, metric, chosen)
-    return Comparison(runs, metric, chosen, arms, pairs, differences, question, asked_before, claims, noise, set_aside)
+    return Comparison(runs, metric, chosen, arms, speeds, pairs, differences, question, asked_before, claims, noise, set_aside)
 
 
 def asked_baseline(runs: pd.DataFrame) -> str:

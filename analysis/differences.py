@@ -8,15 +8,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.fairness import comparable_speeds, speed_conditions, timed_together
 from analysis.metric import MATCHED, Metric, usable
 from analysis.noise import twins_of
-from analysis.sample import Interval, bca_interval, sign_flip_p, t_interval, welch_interval
+from analysis.sample import bca_interval, sign_flip_p, t_interval, welch_interval
+from analysis.speed import SPEED
 from analysis.verdict import decide, seeds_needed, too_few
 
 
 def paired_differences(
-    runs: pd.DataFrame, pairs: pd.DataFrame, arms: pd.DataFrame, metric: Metric, baseline: str, claims: pd.DataFrame
+    runs: pd.DataFrame,
+    pairs: pd.DataFrame,
+    arms: pd.DataFrame,
+    speeds: pd.DataFrame,
+    metric: Metric,
+    baseline: str,
+    claims: pd.DataFrame,
 ) -> pd.DataFrame:
     """One row per other arm: mean same-seed difference, its intervals, exact sign-flip p, verdict, and the costs beside it.
 
@@ -24,7 +30,8 @@ def paired_differences(
     the arms that are the baseline once more (twin); these have Welch's interval where they share no seed with it.
     """
     rows, twins = [], twins_of(runs, baseline)
-    base, machines, good = arms.to_dict("index")[baseline], speed_conditions(runs), usable(runs, metric.column)
+    paired = speeds.to_dict("index")
+    base, good = arms.to_dict("index")[baseline], usable(runs, metric.column)
     for arm, costs in arms.drop(index=baseline).to_dict("index").items():
         mine = pairs[pairs["arm"] == arm]
         reasons = [reason for reason in mine["refused"] if reason]
@@ -47,16 +54,11 @@ def paired_differences(
         row["ahead"] = bool(base["causal"]) and not costs["causal"]
         row |= {f"{cost}_percent": 100 * (_ratio(costs[cost], base[cost]) - 1) for cost in MATCHED}
         row["peak_memory_bytes_ratio"] = _ratio(costs["peak_memory_bytes"], base["peak_memory_bytes"])
-        row["tokens_per_s_ratio"] = math.nan
-        if comparable_speeds(machines, str(arm), baseline):
-            row["tokens_per_s_ratio"] = _ratio(costs["tokens_per_s"], base["tokens_per_s"])
-        row["speed"], row["speed_low"], row["speed_high"] = math.nan, math.nan, math.nan
-        if timed_together(machines, str(arm), baseline):
-            row["speed"], row["speed_low"], row["speed_high"] = _speed(runs, str(arm), baseline)
+        row |= {name: paired[arm][name] for name in SPEED}
         rows.append(row)
     names = ["arm", "n", "difference", "low", "high", "low_bca", "high_bca", "sd", "p", "correlation", "refused", "reading"]
     names += ["ahead", "twin", "claimed", "caution", *(f"{cost}_percent" for cost in MATCHED)]
-    names += ["tokens_per_s_ratio", "peak_memory_bytes_ratio", "speed", "speed_low", "speed_high"]
+    names += ["peak_memory_bytes_ratio", *SPEED]
     table = pd.DataFrame(rows, columns=names)
     explored = table.assign(p=table["p"].mask(table["twin"].astype(bool) | table["claimed"].astype(bool)))
     decided = decide(explored, lower_is_better=metric.lower_is_better)
@@ -109,13 +111,6 @@ def _note(row: dict[Any, Any], runs: pd.DataFrame, needed: int) -> str:
     if row["twin"]:
         notes.append("the baseline's own config once more: its interval is chance alone")
     return "; ".join(filter(None, notes))
-
-
-def _speed(runs: pd.DataFrame, arm: str, baseline: str) -> Interval:
-    """How many times as fast as the baseline, and the 95 % interval: the geometric mean over the sessions of both."""
-    rates = runs[runs["status"] == "done"].pivot_table("tokens_per_s", index="timed", columns="arm")
-    mean, low, high = np.exp(t_interval(np.log((rates[arm] / rates[baseline]).to_numpy(float))))
-    return float(mean), float(low), float(high)
 
 
 def _ratio(value: float, base: float) -> float:

@@ -84,30 +84,6 @@ def uneven(runs: pd.DataFrame, equal: Iterable[str], arm: str, baseline: str) ->
     return ""
 
 
-def speed_conditions(runs: pd.DataFrame) -> dict[str, set[Any]]:
-    """arm -> what its speed depends on beside the model: the sessions in which its finished runs were timed in turns with
-    others, or where one was not, the (device, threads) of them all."""
-    found: dict[str, set[Any]] = {}
-    for arm, mine in runs[runs["status"] == "done"].groupby("arm", dropna=False):
-        apart = zip(mine["device"], mine["threads"], strict=True)
-        found[str(arm)] = set(mine["timed"] if mine["timed"].notna().all() else apart)
-    return found
-
-
-def timed_together(found: dict[str, set[Any]], *arms: str) -> bool:
-    """Whether all runs of these arms were timed, in the same sessions."""
-    first, *others = (found.get(arm, set()) for arm in arms)
-    return bool(first) and all(isinstance(session, str) for session in first) and all(first == other for other in others)
-
-
-def comparable_speeds(found: dict[str, set[Any]], *arms: str) -> bool:
-    """Whether the runs of these arms were timed together or, from beginning to end, had one device and number of threads."""
-    if timed_together(found, *arms):
-        return True
-    machines = set().union(*(found.get(arm, set()) for arm in arms))
-    return len(machines) == 1 and not any(isinstance(one, str) or pd.isna(one[1]) or "," in one[1] for one in machines)
-
-
 def thread_counts(runs: pd.DataFrame) -> list[str]:
     """The numbers of threads that all sessions of these runs had."""
     return sorted({count for counts in runs["threads"].dropna() for count in counts.split(", ")}, key=int)

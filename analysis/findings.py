@@ -1,4 +1,4 @@
-"""The findings of a study in sentences, and its caveats."""
+"""The findings of a study in sentences."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.comparison import Comparison, non_causal_arms, short_names
+from analysis.comparison import Comparison, short_names
 from analysis.digits import count, delta, fixed, listed, share, si, signed, times
-from analysis.fairness import CONDITIONS, thread_counts
 from analysis.metric import Metric
-from analysis.verdict import too_few
+from analysis.speed import told
 
 
 def findings(study: Comparison, effects: pd.DataFrame | None = None) -> list[str]:
@@ -103,89 +102,6 @@ def matters_more(study: Comparison, row: dict[Any, Any]) -> str:
     )
 
 
-def cautions(study: Comparison, jitter: float = math.nan) -> list[str]:
-    """The caveats of the numbers. jitter: how far a result moves from one evaluation to the next (``checkpoint_noise``)."""
-    names, table, sentences = short_names(study), study.differences, list(study.asked_before)
-    seeds, compared = len(study.seeds), int((table["n"] > 1).sum())
-    for wanted in study.runs["baseline"].dropna().unique():
-        base = study.runs[study.runs["arm"] == study.baseline]
-        if wanted not in (study.baseline, *base["given_name"]):
-            sentences.append(
-                f"The study names {wanted} as its baseline, and no arm is called so: {study.baseline} stands for it."
-            )
-    sentences += _chance(study, jitter)
-    if too_few(seeds, study.needed):
-        sentences.append(f"{too_few(seeds, study.needed)}.")
-    if compared >= 20:
-        sentences.append(f"Of {compared} intervals at 95 %, about {round(0.05 * compared)} leave zero out by chance alone.")
-    uneven = table.loc[table["total_params_percent"].abs() > 1, "arm"]
-    if len(uneven):
-        sentences.append(f"Not at equal parameters: {listed([names[arm] for arm in uneven])}.")
-    for status in ("diverged", "failed", "unfinished"):
-        ended = study.arms.loc[study.arms[status] > 0, status]
-        if len(ended):
-            sentences.append(
-                f"{count(int(ended.sum()), 'run')} {status}, in {listed([names[str(arm)] for arm in ended.index])}."
-            )
-    refused = table.loc[table["reading"] == "refused", "arm"]
-    if len(refused):
-        sentences.append(f"Refused, since data or budget differ: {listed([names[arm] for arm in refused])}.")
-    ahead = [names[arm] for arm in non_causal_arms(study)]
-    if ahead:
-        sentences.append(f"\u2020 sees later tokens, so it is no language model: {listed(ahead)}.")
-    if study.set_aside:
-        what = count(len(study.set_aside), "run")
-        sentences.append(f"{what} set aside, since the record is damaged: the numbers are those of the others only.")
-    return sentences + _unshared(study, names) + _machines(study.runs)
-
-
-def _chance(study: Comparison, jitter: float) -> list[str]:
-    """How large chance is here: over seeds, checkpoints, and arms of one config."""
-    table, sentences = study.differences, []
-    if study.noise["df"]:
-        sd, df = fixed(study.noise["sd"], study.decimals), study.noise["df"]
-        sentences.append(f"The seed alone moves a run by {sd} (pooled sd, {df} degrees of freedom).")
-    if math.isfinite(jitter):
-        moved = fixed(jitter, study.decimals)
-        sentences.append(f"From one of its last evaluations to the next a run moves by {moved}, beside its trend.")
-    together = table["correlation"].dropna()
-    if len(together):
-        ends = list(dict.fromkeys(fixed(value, 2) for value in (together.min(), together.max())))
-        sentences.append(
-            f"Over seeds, an arm moves with the baseline: correlation {' to '.join(ends)}; the nearer to 1, the more the "
-            "pairing gains."
-        )
-    if math.isfinite(study.chance):
-        sentences.append(f"Guessing reaches an accuracy of {fixed(study.chance, study.decimals)}.")
-    for pair in study.noise["twins"]:
-        sentences.append(f"{pair['twin']} is {pair['arm']} once more: {delta(pair, study.decimals)} of pure noise.")
-    return sentences
-
-
-def _unshared(study: Comparison, names: dict[str, str]) -> list[str]:
-    """What the arms do not share with the baseline though results may depend on it; machines have sentences of their own."""
-    sentences, table = [], study.differences
-    for condition in CONDITIONS:
-        found = table[table["caution"].str.contains(f"different {condition.what} (", regex=False)]
-        if len(found) and condition.column not in ("device", "threads"):
-            example = next(part for part in found["caution"].iloc[0].split("; ") if f"different {condition.what} (" in part)
-            sentences.append(f"With care: {listed([names[arm] for arm in found['arm']])}, {example}.")
-    return sentences
-
-
-def _machines(runs: pd.DataFrame) -> list[str]:
-    """What it means where the runs were not all made alike."""
-    sentences, threads = [], thread_counts(runs)
-    if len(threads) > 1:
-        sentences.append(
-            f"Not all sessions had the same number of threads ({', '.join(threads)}): results of equal seeds differ by "
-            "rounding, and speeds are compared only where it was the same."
-        )
-    if runs["device"].dropna().nunique() > 1:
-        sentences.append("The runs come from different devices: speeds are compared only where it was the same.")
-    return sentences
-
-
 def _against_baseline(row: dict[Any, Any], study: Comparison) -> str:
     direction = "lower" if row["difference"] < 0 else "higher"
     ends = sorted((abs(row["low"]), abs(row["high"])))
@@ -202,8 +118,7 @@ def _at_cost(row: dict[Any, Any]) -> str:
     """ " at 0.62x [0.60, 0.64] the speed ..." for the ratios that may be stated: of a speed, those of arms timed in turns."""
     total, active = 1 + row["total_params_percent"] / 100, 1 + row["active_params_percent"] / 100
     ratios = [("parameters", total)] + ([("active ones", active)] if active != total else [])
-    speed = f"{times(row['speed'])} [{fixed(row['speed_low'], 2)}, {fixed(row['speed_high'], 2)}] the speed"
-    costs = [speed] if math.isfinite(row["speed_low"]) else []
+    costs = [f"{told(row)} the speed"] if math.isfinite(row["speed_low"]) else []
     cost = listed(costs + [f"{times(ratio)} the {what}" for what, ratio in ratios if math.isfinite(ratio)])
     return f" at {cost}" if cost else ""
 

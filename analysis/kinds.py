@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from runs.job.record import RecordError
@@ -15,7 +14,7 @@ HUGE = 1e100  # no number of a run comes near, and its square is still a number
 class Part(NamedTuple):
     """An object of a file, whose values are taken by type."""
 
-    file: Path
+    file: str
     content: dict[str, Any]
     where: str = ""
 
@@ -124,5 +123,5 @@ def _shown(value: Any) -> str:
     return printable(text if len(text) <= 60 else text[:59] + "…")
 
 
-def broken(file: Path, what: str) -> RecordError:
+def broken(file: str, what: str) -> RecordError:
     return RecordError(f"{file}: {what}; delete its folder and give the run's command again")

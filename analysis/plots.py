@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.comparison import Comparison, short_names
-from analysis.digits import delta, percent, signed, times
-from analysis.style import BLACK, BLUE, GREY, MOST_ROWS, VERMILLION, WIDTH, Drawing, label_room, short, styled
+from analysis.digits import delta, percent, signed
+from analysis.labels import label_room
+from analysis.speed import SPEED, told
+from analysis.style import BLACK, BLUE, GREY, MOST_ROWS, VERMILLION, WIDTH, Drawing, short, styled
 
 MARKS = {"good": ("o", BLUE, BLUE), "bad": ("s", VERMILLION, VERMILLION), "open": ("D", GREY, "white")}
 LETTER = 0.0066  # the width of a letter in the columns of text, as a share of the figure's
@@ -30,10 +32,11 @@ def forest(study: Comparison) -> Drawing | None:
     columns = {
         "difference [95 %]": intervals,
         "n": [str(n) for n in table["n"]],
-        "speed": [times(ratio) for ratio in table["tokens_per_s_ratio"]],
         "params": [percent(p) for p in table["total_params_percent"]],
         "active": [percent(p) for p in table["active_params_percent"]],
     }
+    if study.in_turns:
+        columns["speed [95 %]"] = [told(row) for row in table.to_dict("records")]
     fair = study.pairs[study.pairs["refused"] == ""]
     seeds = [
         fair.loc[fair["arm"] == arm, "difference"].tolist() if n else []
@@ -46,7 +49,7 @@ def forest(study: Comparison) -> Drawing | None:
         ax.axvspan(*band, color="#eef1f4", zorder=0, lw=0)
     ax.set_xlabel(f"{study.metric.name}, difference from {short(names[study.baseline])} at the same seed ({_better(study)})")
     data = table[["arm", "n", "difference", "low", "high", "p", "p_holm", "verdict", "refused"]]
-    data = data.join(table[["tokens_per_s_ratio", "total_params_percent", "active_params_percent"]])
+    data = data.join(table[[*SPEED, "total_params_percent", "active_params_percent"]])
     data = data.assign(seeds=[json.dumps(values) for values in seeds])
     caption = (
         "Large marks are means over seeds with 95 % t intervals, small dots the single seeds. Blue circles are better and "

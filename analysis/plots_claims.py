@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from analysis import answer
 from analysis.comparison import Comparison
+from analysis.labels import label_room
 from analysis.plots import MARKS
-from analysis.style import BLACK, GREY, WIDTH, Drawing, label_room, short, styled
+from analysis.style import BLACK, GREY, WIDTH, Drawing, short, styled
 from runs.job.record import COSTS
 
 KINDS = {True: "good", False: "bad", None: "open"}

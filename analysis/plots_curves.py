@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.comparison import Comparison, short_names
+from analysis.curves import mean_curves, mean_gaps
 from analysis.digits import TIMES, fixed
-from analysis.style import BLACK, VERMILLION, WIDTH, Drawing, Mark, fence, label_ends, marks, quantity_axis, styled
+from analysis.labels import label_ends
+from analysis.style import BLACK, VERMILLION, WIDTH, Drawing, Mark, fence, marks, quantity_axis, styled
 
 QUANTITIES = {"tokens": "training tokens", "flops": "training FLOPs", "seconds": "training seconds"}
 
@@ -94,33 +95,6 @@ def gaps(study: Comparison, rows: pd.DataFrame) -> Drawing | None:
         caption += " Grey band: the baseline against its own config once more, at the end: chance alone."
     alt = f"Difference in {study.metric.name} from {study.baseline} over training, for {data['arm'].nunique()} arms."
     return Drawing("gaps", "The difference over training", caption, alt, data, figure)
-
-
-def mean_curves(study: Comparison, rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean and range over seeds per arm and evaluation; diverged runs one by one (a mean over survivors would hide them)."""
-    value = study.metric.curve
-    rows = rows[(rows["split"] == "val") & np.isfinite(rows[value])]
-    done = rows[rows["status"] == "done"].groupby(["arm", "step"], dropna=False)
-    mean = done[value].agg(["mean", "min", "max", "count"]).join(done[[*QUANTITIES]].mean()).reset_index()
-    diverged = rows[rows["status"] == "diverged"]
-    parts = [mean.assign(status="done", run="")]
-    if len(diverged):
-        parts.append(diverged.assign(mean=diverged[value], min=diverged[value], max=diverged[value], count=1))
-    columns = ["arm", "status", "run", "step", *QUANTITIES, "mean", "min", "max", "count"]
-    return pd.concat([part[columns] for part in parts], ignore_index=True)
-
-
-def mean_gaps(study: Comparison, rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean and range of the same-seed difference per arm and evaluation, for the arms that may be compared."""
-    value = study.metric.curve
-    results = rows.loc[
-        (rows["split"] == "val") & (rows["status"] == "done") & np.isfinite(rows[value]), ["arm", "seed", "step", value]
-    ]
-    base = results.loc[results["arm"] == study.baseline, ["seed", "step", value]]
-    fair = study.differences.loc[(study.differences["reading"] != "refused") & (study.differences["n"] > 0), "arm"]
-    pairs = results[results["arm"].isin(fair)].merge(base, on=["seed", "step"], suffixes=("", "_base"))
-    pairs = pairs.assign(difference=pairs[value] - pairs[f"{value}_base"])
-    return pairs.groupby(["arm", "step"])["difference"].agg(["mean", "min", "max", "count"]).reset_index()
 
 
 def _line(ax: Axes, line: pd.DataFrame, quantity: str, mark: Mark) -> None:

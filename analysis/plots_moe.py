@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.comparison import Comparison, short_names
 from analysis.digits import TIMES
-from analysis.style import HEAT, INK, WIDTH, Drawing, label_ends, layer_names, marks, short, styled
+from analysis.labels import label_ends
+from analysis.style import HEAT, INK, WIDTH, Drawing, layer_names, marks, short, styled
 
 MOST_ARMS = 6  # heat maps in one figure; of more, the least balanced
 

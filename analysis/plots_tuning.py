@@ -12,7 +12,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.comparison import Comparison, short_names
 from analysis.digits import TIMES
-from analysis.style import GREY, WIDTH, Drawing, Mark, fence, label_ends, marks, styled
+from analysis.labels import label_ends
+from analysis.style import GREY, WIDTH, Drawing, Mark, fence, marks, styled
 
 MOST_TICKS = 12
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from analysis import plots, plots_claims, plots_cost, plots_curves, plots_moe, plots_tuning
 from analysis.axes import axis_effects
+from analysis.columns import without_collection
 from analysis.comparison import Comparison, compare
-from analysis.files import plain, refuse_links, write
+from analysis.files import refuse_links, write
 from analysis.load import read
 from analysis.noise import checkpoint_noise
 from analysis.page.page import page
 from analysis.progress import planned
+from analysis.result import verdicts
 from analysis.spreadsheet import csv
 from analysis.style import Drawing
 from analysis.terminal import terminal_table
@@ -29,6 +29,7 @@ from runs.job.record import RecordError
 __all__ = ["build", "main", "terminal_table"]
 
 
+@without_collection()
 def build(path: str | Path, baseline: str | None = None) -> tuple[Path, Comparison]:
     """Writes <study>/report/ (index.html, runs.csv, curves.csv, verdicts.json, figures/); the page's path, and what it tells.
 
@@ -57,7 +58,7 @@ def build(path: str | Path, baseline: str | None = None) -> tuple[Path, Comparis
     files |= {"routing.csv": csv(records.routing)} if len(records.routing) else {}
     files |= {
         "verdicts.json": verdicts_text.encode(),
-        "index.html": page(study, records, effects, jitter, sections, planned(target.parent).keys()).encode(),
+        "index.html": page(study, records, effects, jitter, sections, planned(target.parent)).encode(),
     }
     refuse_links(target, target / "figures", *(target / name for name in files))
     for name, content in files.items():
@@ -66,27 +67,6 @@ def build(path: str | Path, baseline: str | None = None) -> tuple[Path, Comparis
         if old.name not in figures and old.is_file():
             old.unlink()  # a figure of an earlier state of the study
     return target / "index.html", study
-
-
-def verdicts(study: Comparison, effects: pd.DataFrame, jitter: float = math.nan) -> dict[str, Any]:
-    """The paired comparisons for other programs; unknown values are null, as is a verdict for want of seeds."""
-    content = {
-        "study": study.runs["study"].iloc[0],
-        "metric": study.metric.column,
-        "lower_is_better": study.metric.lower_is_better,
-        "baseline": study.baseline,
-        "baseline_mean": study.arms.loc[study.baseline, "mean"],
-        "seeds": study.seeds,
-        "seeds_needed": study.needed,
-        "question": None if study.question is None else study.question.to_json(),
-        "claims": study.claims.to_dict("records"),
-        "noise": study.noise | {"checkpoint_sd": jitter},
-        "set_aside": [run._asdict() for run in study.set_aside],
-        "comparisons": study.differences.to_dict("records"),
-        "axes": effects.to_dict("records"),
-        "tuning": None if study.tuning is None else study.tuning.to_json(),
-    }
-    return plain(content)
 
 
 def _figures(study: Comparison, effects: pd.DataFrame, curves: pd.DataFrame, routing: pd.DataFrame) -> dict[str, list[Drawing]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,27 +69,26 @@ def read_run(path: str, *, steps: bool = True) -> Logged:
 
     Raises RecordError: the first thing that is damaged, or of another type than expected; one line.
     """
-    folder = Path(path)
     try:
-        row = _row(folder, read(folder))
+        row = _row(path, read(Path(path)))
         ended = row["status"] in ENDED
-        return Logged(row, _steps(folder / METRICS, cut_off=not ended) if steps or not ended else [])
+        return Logged(row, _steps(f"{path}/{METRICS}", cut_off=not ended) if steps or not ended else [])
     except OSError as error:
-        raise RecordError(f"{error.filename or folder}: cannot be read ({error.strerror})") from None
+        raise RecordError(f"{error.filename or path}: cannot be read ({error.strerror})") from None
     except RecursionError:
-        raise kinds.broken(folder / CONFIG, "nested too deeply") from None
+        raise kinds.broken(f"{path}/{CONFIG}", "nested too deeply") from None
 
 
-def _row(folder: Path, found: Record) -> dict[str, Any]:
-    config, env = kinds.Part(folder / CONFIG, found.config), kinds.Part(folder / ENV, found.env)
-    summary = kinds.Part(folder / SUMMARY, found.summary)
+def _row(folder: str, found: Record) -> dict[str, Any]:
+    config, env = kinds.Part(f"{folder}/{CONFIG}", found.config), kinds.Part(f"{folder}/{ENV}", found.env)
+    summary = kinds.Part(f"{folder}/{SUMMARY}", found.summary)
     study, train = config.part("study"), config.part("train")
     tokens = math.prod(train.take(name, kinds.count) for name in ("steps", "batch_size", "seq_len"))
     if tokens >= 2**63:
-        raise kinds.broken(folder / CONFIG, f"{tokens:,} tokens of training, fewer than 2^63 were expected")
+        raise kinds.broken(f"{folder}/{CONFIG}", f"{tokens:,} tokens of training, fewer than 2^63 were expected")
     row: dict[str, Any] = {
-        "run": folder.name,
-        "study": study.take("name", kinds.text_or_none) or folder.parent.name,
+        "run": os.path.basename(folder),
+        "study": study.take("name", kinds.text_or_none) or os.path.basename(os.path.dirname(folder)),
         "arm": config.take("label", kinds.text),
         "given_name": study.take("arm", kinds.text_or_none),
         "baseline": study.take("baseline", kinds.text_or_none),
@@ -104,7 +104,7 @@ def _row(folder: Path, found: Record) -> dict[str, Any]:
     metrics, cost = summary.part("metrics"), summary.part("cost")
     row |= dict.fromkeys((*COSTS, *SPEEDS), math.nan)
     row |= {name: cost.take(name, kinds.number) for name in cost.content if name in COSTS or name in SPEEDS}
-    row |= _timing(folder / TIMING)
+    row |= _timing(f"{folder}/{TIMING}")
     row |= {name: metrics.take(name, kinds.number) for name in metrics.content if name.startswith(("val_", "routing_"))}
     row |= {"causal": summary.take("causal", kinds.flag), "tokens": tokens, "eval_tokens": _eval_tokens(train)}
     row["chance"] = env.take("chance", kinds.number)
@@ -113,14 +113,14 @@ def _row(folder: Path, found: Record) -> dict[str, Any]:
     }
     row["threads"] = _threads(env)
     parts = {name: value for name, value in config.content.items() if name not in NOT_SETTINGS}
-    row |= {name if "." in name else f"config.{name}": value for name, value in _flat(parts)}
+    _flatten(parts, "", row)
     shown = {_column(name): kinds.printable(value) if isinstance(value, str) else value for name, value in row.items()}
-    return shown | {"folder": str(folder)}
+    return shown | {"folder": folder}
 
 
-def _timing(file: Path) -> dict[str, Any]:
+def _timing(file: str) -> dict[str, Any]:
     """The speeds of a run that was timed in turns with others, for those that it had in training; timed: in which session."""
-    if not file.exists():
+    if not os.path.exists(file):
         return {"timed": None}
     timing = kinds.Part(file, read_json(file))
     return {"timed": timing.take("session", kinds.text)} | {name: timing.take(name, kinds.number) for name in TIMED}
@@ -157,18 +157,20 @@ def _question(study: kinds.Part) -> str | None:
         raise kinds.broken(study.file, f'"question": {error}') from None
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(tree: dict[str, Any], prefix: str, row: dict[str, Any]) -> None:
+    """Puts the leaves of a config into the row: a.b.c, and config.a for one that is alone."""
     for name, value in tree.items():
         if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
+            _flatten(value, f"{prefix}{name}.", row)
         else:  # a list in a cell breaks groupby and nunique
-            yield prefix + name, json.dumps(value) if isinstance(value, (list, dict)) else value
+            cell = json.dumps(value) if isinstance(value, (list, dict)) else value
+            row[f"{prefix}{name}" if prefix or "." in name else f"config.{name}"] = cell
 
 
-def _steps(file: Path, *, cut_off: bool) -> list[dict[str, Any]]:
+def _steps(file: str, *, cut_off: bool) -> list[dict[str, Any]]:
     """The checked rows; of a step that was logged again after a resume, the last. cut_off: the last line may be half a line."""
     try:
-        lines = file.read_bytes().decode().split("\n") if file.exists() else []
+        lines = Path(file).read_bytes().decode().split("\n") if os.path.exists(file) else []
     except UnicodeDecodeError as error:
         raise kinds.broken(file, f"not UTF-8 at byte {error.start}") from None
     if cut_off and lines and not _is_json(lines[-1]):
@@ -181,7 +183,7 @@ def _steps(file: Path, *, cut_off: bool) -> list[dict[str, Any]]:
     return sorted(rows.values(), key=lambda row: row["step"])
 
 
-def _step(line: str, file: Path, number: int) -> dict[str, Any]:
+def _step(line: str, file: str, number: int) -> dict[str, Any]:
     try:
         content = json.loads(line)
     except RecursionError:
@@ -193,10 +195,19 @@ def _step(line: str, file: Path, number: int) -> dict[str, Any]:
     part = kinds.Part(file, content, f"line {number}: ")
     row: dict[str, Any] = {"step": part.take("step", kinds.count), "split": part.take("split", kinds.text)}
     if row["split"] != "routing":
-        return row | {name: part.take(name, kinds.number) for name in STEP}
+        return row | _numbers(part, STEP)
     load = part.take("load", kinds.shares)
     row |= {"layer": kinds.printable(part.take("layer", kinds.text)), "load": load}
-    return row | {name: part.take(name, kinds.number) for name in ROUTING}
+    return row | _numbers(part, ROUTING)
+
+
+def _numbers(part: kinds.Part, names: Iterable[str]) -> dict[str, float]:
+    """What is a number already, as most are, is taken as it is: a study has hundreds of thousands."""
+    found = {name: part.content.get(name) for name in names}
+    return {
+        name: value if type(value) is float and -kinds.HUGE < value < kinds.HUGE else part.take(name, kinds.number)
+        for name, value in found.items()
+    }
 
 
 @functools.lru_cache(maxsize=4096)

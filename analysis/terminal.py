@@ -9,13 +9,26 @@ import pandas as pd
 from analysis.answer import answers, asked
 from analysis.comparison import Comparison, short_names
 from analysis.digits import NONE, count, delta, fixed, listed, share, si
+from analysis.speed import UNFIT, told
 from analysis.verdict import too_few
+
+MARK = "‡"
 
 
 def terminal_table(study: Comparison) -> str:
     """A sweep in one compact table: result, difference, speed, size, memory and the statuses of the runs."""
     runs, seeds, names = study.runs, study.seeds, short_names(study)
-    head = ["arm", study.metric.unit, "Δ vs baseline [95 %]", "verdict", "tokens/s", "params", "active", "memory", "runs"]
+    head = [
+        "arm",
+        study.metric.unit,
+        "Δ vs baseline [95 %]",
+        "verdict",
+        "speed [95 %]" if study.in_turns else f"tokens/s {MARK}",
+        "params",
+        "active",
+        "memory",
+        "runs",
+    ]
     rows = [_terminal_row(study, str(arm), names[str(arm)], line) for arm, line in study.arms.iterrows()]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = []
@@ -30,6 +43,11 @@ def terminal_table(study: Comparison) -> str:
     title += f"{count(len(seeds), 'seed')}: {', '.join(map(str, seeds[:12]))}{', ...' if len(seeds) > 12 else ''}"
     title += f"; chance {fixed(study.chance, study.decimals)}" if math.isfinite(study.chance) else ""
     notes = _tuning(study)
+    notes += (
+        []
+        if study.in_turns or len(study.arms) < 2
+        else [f"{MARK} {UNFIT}, so not to be compared; study.timing=20 does that, with the same command"]
+    )
     notes += [note for note in [too_few(len(seeds), study.needed)] if note]
     flagged = study.differences[(study.differences["reading"] == "refused") | study.differences["ahead"]]
     notes += [f"{arm}: {note.split('; ')[0]}" for arm, note in zip(flagged["arm"], flagged["note"], strict=True)]
@@ -67,9 +85,16 @@ def _terminal_row(study: Comparison, arm: str, name: str, line: pd.Series) -> li
         fixed(line["mean"], study.decimals) + spread,
         against,
         verdict,
-        si(line["tokens_per_s"]),
+        _speed(study, arm, line),
         si(line["total_params"]),
         si(line["active_params"]),
         si(line["peak_memory_bytes"], "B"),
         outcome(line),
     ]
+
+
+def _speed(study: Comparison, arm: str, line: pd.Series) -> str:
+    """As many times the baseline's; of arms that were not timed in turns tokens per second, which are not to be compared."""
+    if not study.in_turns:
+        return si(line["tokens_per_s"])
+    return told(study.speeds.to_dict("index")[arm]) if arm != study.baseline else f"{si(line['tokens_per_s'])}/s"

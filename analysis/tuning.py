@@ -12,7 +12,8 @@ import pandas as pd
 
 from analysis.fairness import conditions
 from analysis.kinds import printable
-from analysis.load import Records, SetAside, choices, read
+from analysis.load import Records, choices, read
+from analysis.sorting import SetAside
 from runs.job.record import TRIALS, RecordError
 
 OF_TRIAL = re.compile(r"(.+), lr \S+", re.DOTALL)  # its label: the arm's, and the rate

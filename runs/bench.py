@@ -1,7 +1,7 @@
 """Time the parts beside what else one would take, in turns, and hold the ratios against their bars.
 
 python -m runs.bench cpu                    all that a CPU shows; nothing else should run meanwhile
-python -m runs.bench moe turns=20           one subject: attention, commands, decoders, loop, loss, moe, recurrent
+python -m runs.bench moe turns=20           one subject: analysis, attention, commands, decoders, loop, loss, moe, recurrent
 
 Each contender's numbers are held against its plain twin's first; one that gives others is not timed. A bar holds where the 95 %
 interval of the median of the paired ratios does. The table is also written to runs/out/bench/<name>.json.
@@ -35,7 +35,7 @@ from .job.record import write_json
 from .training.device import keep_memory
 
 TURNS = 10
-SUITES = {"cpu": ("moe", "loss", "attention", "recurrent", "decoders", "loop", "commands")}
+SUITES = {"cpu": ("moe", "loss", "attention", "recurrent", "decoders", "loop", "commands", "analysis")}
 
 
 def bench(*, subject: str, turns: int = TURNS, threads: int | None = None, to: str = "runs/out/bench") -> None:

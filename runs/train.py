@@ -104,6 +104,7 @@ def single(run: Run) -> list[str]:
     print(f"{run.folder}: {summary['status']}", summary["error"] or "")
     for key, value in {**summary["metrics"], **summary["cost"]}.items():
         print(f"  {key:20} {value:,.4g}" if isinstance(value, (int, float)) else f"  {key:20} {value}")
+    time_in_turns([run])
     return [summary["status"]]
 
 
@@ -115,11 +116,15 @@ def sweep(runs: list[Run]) -> list[str]:
     record.write_plan(study, asked)
     print(f"{len(runs)} runs; from another shell: python -m analysis.watch {study}", flush=True)
     statuses = launch(runs, slots=runs[0].study.slots, timeout=runs[0].study.timeout)
+    time_in_turns(runs)
+    return statuses
+
+
+def time_in_turns(runs: Sequence[Run]) -> None:
     if (turns := runs[0].study.timing) is not None:
         from .sweep.timing import timed
 
         timed(runs, turns)
-    return statuses
 
 
 if __name__ == "__main__":

@@ -143,6 +143,16 @@ def write_study(
     return out / name
 
 
+def timed(study: Path) -> Path:
+    """The study, as if its arms had been timed in turns, a session for each seed."""
+    for file in study.glob(f"*/{record.SUMMARY}"):
+        folder, cost = file.parent, record.read_json(file)["cost"]
+        seed = record.read_config(folder)["seed"]
+        speeds = {name: cost.get(name) for name in record.TIMED}
+        record.write_json(folder / record.TIMING, {**speeds, "turns": 20, "session": f"session {seed}", "beside": []})
+    return study
+
+
 OWNED = "owned"  # what a page's title becomes if any of these is more than text
 HOSTILE = (
     f"<script>document.title='{OWNED}'</script>",

@@ -27,10 +27,10 @@ FLOORS = [
     ["runs.objective"],
     ["runs.data", "runs.published", "runs.inspection"],
     ["runs.tokenizer"],
-    ["runs.build"],
+    ["runs.build", "runs.cache_folder"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-SHARED_WITH_ANALYSIS = {"runs.job.record", "runs.job.question", "runs.build.groups"}
+SHARED_WITH_ANALYSIS = {"runs.job.record", "runs.job.question", "runs.build.groups", "runs.cache_folder"}
 
 
 def module_name(path: Path) -> str:

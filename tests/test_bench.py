@@ -116,7 +116,7 @@ def test_the_table_is_printed_and_written(
 
 def test_every_part_of_a_suite_is_there_and_another_is_refused() -> None:
     assert {part for suite in bench.SUITES.values() for part in suite} <= set(bench.known())
-    with pytest.raises(ValueError, match="fast: no such benchmark; there are cpu, attention"):
+    with pytest.raises(ValueError, match="fast: no such benchmark; there are cpu, analysis"):
         bench.main(["fast"])
     with pytest.raises(ValueError, match="turn"):
         bench.main(["moe", "turn=3"])

@@ -13,10 +13,11 @@ import pytest
 from analysis import load, report
 from analysis.answer import answers, asked
 from analysis.axes import axis_effects
+from analysis.cautions import cautions
 from analysis.comparison import Comparison, compare
 from analysis.digits import MINUS
 from analysis.fairness import CONDITIONS
-from analysis.findings import cautions, findings
+from analysis.findings import findings
 from analysis.terminal import terminal_table
 from tests import records
 

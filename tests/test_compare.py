@@ -16,9 +16,10 @@ from scipy import stats
 
 from analysis import RecordError, load
 from analysis.axes import axis_effects
+from analysis.cautions import cautions
 from analysis.comparison import compare, pareto_front, short_names
 from analysis.digits import MINUS
-from analysis.findings import cautions, findings
+from analysis.findings import findings
 from analysis.metric import METRICS
 from analysis.noise import checkpoint_noise
 from analysis.plots import forest
@@ -318,10 +319,10 @@ def test_the_baseline_is_the_one_asked_for_or_named_or_the_most_common(tmp_path:
 
 def test_mismatch_is_told_in_percent_of_the_baseline(tmp_path: Path) -> None:
     runs = write(tmp_path, {"baseline": {0: 2.0}, "moe": {0: 1.9}})
-    runs.loc[runs["arm"] == "moe", ["total_params", "active_params", "tokens_per_s"]] = [2.1e6, 1.005e6, 20000.0]
+    runs.loc[runs["arm"] == "moe", ["total_params", "active_params"]] = [2.1e6, 1.005e6]
     row = compare(runs).differences.iloc[0]
     assert row["total_params_percent"] == pytest.approx(110.0) and row["active_params_percent"] == pytest.approx(0.5)
-    assert row["flops_per_token_percent"] == 0.0 and row["tokens_per_s_ratio"] == pytest.approx(0.8)
+    assert row["flops_per_token_percent"] == 0.0
 
 
 def test_two_studies_at_once_and_no_result_at_all_are_refused(tmp_path: Path) -> None:
@@ -378,14 +379,19 @@ def test_the_baseline_is_found_by_its_given_name_and_its_absence_is_said(tmp_pat
     assert any("names nobody as its baseline, and no arm is called so" in line for line in cautions(lost))
 
 
-def test_speeds_are_compared_only_at_equal_threads(tmp_path: Path) -> None:
+def test_speeds_are_compared_only_where_they_were_taken_in_turns(tmp_path: Path) -> None:
     runs = write(tmp_path, {"baseline": {0: 2.0, 1: 2.0}, "moe": {0: 1.9, 1: 1.9}, "gqa": {0: 2.1, 1: 2.1}})
-    assert compare(runs).differences["tokens_per_s_ratio"].tolist() == [1.0, 1.0]
+    assert compare(runs).differences["speed"].isna().all() and not compare(runs).in_turns
+    timed = runs.assign(timed=[f"session {seed}" for seed in runs["seed"]])
+    assert compare(timed).differences["speed"].tolist() == [1.0, 1.0] and compare(timed).in_turns
+    timed.loc[timed["arm"] == "moe", "timed"] = None
+    ratios = compare(timed).differences.set_index("arm")["speed"]
+    assert math.isnan(ratios["moe"]) and ratios["gqa"] == 1.0
+
+
+def test_where_threads_differ_it_is_said(tmp_path: Path) -> None:
+    runs = write(tmp_path, {"baseline": {0: 2.0, 1: 2.0}, "moe": {0: 1.9, 1: 1.9}, "gqa": {0: 2.1, 1: 2.1}})
     assert not [line for line in cautions(compare(runs)) if "threads" in line]
-    for threads in ("1", "1, 2", None):
-        runs.loc[(runs["arm"] == "moe") & (runs["seed"] == 1), "threads"] = threads
-        ratios = compare(runs).differences.set_index("arm")["tokens_per_s_ratio"]
-        assert math.isnan(ratios["moe"]) and ratios["gqa"] == 1.0
     runs.loc[runs["arm"] == "moe", "threads"] = "1"
     (caution,) = [line for line in cautions(compare(runs)) if "threads (1, 2): results of equal seeds differ" in line]
     assert "speed" not in " ".join(findings(compare(runs), None)).replace(caution, "")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import RecordError, load, load_curves, load_routing, read
+from analysis import RecordError, columns, kept, load, load_curves, load_routing, read, sorting
 from analysis.load import choices
 from tests import records
 
@@ -360,3 +360,67 @@ import analysis.load, analysis.report
 assert callable(analysis.load)
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+@pytest.fixture
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study large enough to be kept, whose files have not changed for a while."""
+    monkeypatch.setenv("ARCHLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(kept, "FEWEST", 12)
+    for number in range(12):
+        records.run(tmp_path, "baseline" if number % 2 else "moe", number // 2, number / 100)
+    monkeypatch.setattr(kept, "COARSE", 0)
+    return tmp_path / "demo"
+
+
+def read_now(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The runs whose records are read from here on."""
+    found: list[str] = []
+    reader = sorting.read_run
+    monkeypatch.setattr(
+        sorting, "read_run", lambda folder, steps: found.append(Path(folder).name) or reader(folder, steps=steps)
+    )
+    return found
+
+
+def test_a_kept_table_is_the_one_that_was_read(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load(many)
+    again = read_now(monkeypatch)
+    pd.testing.assert_frame_equal(load(many), first)
+    assert again == [] and len(list((many.parent / "cache").iterdir())) == 1
+    assert load(many)["optim.betas"].tolist() == first["optim.betas"].tolist()
+
+
+def test_of_a_kept_table_only_what_has_changed_is_read(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = sorted(many.iterdir())
+    load(many)
+    again = read_now(monkeypatch)
+    new = records.run(many.parent, "gqa", 7, 9.0)
+    shutil.rmtree(folders[3])
+    records.change(folders[5], "env.json", threads=4)
+    (folders[8] / "config.json").write_text("{")
+    runs = load(many)
+    assert sorted(again) == sorted([new.name, folders[5].name, folders[8].name])
+    assert runs["run"].tolist() == sorted({*(folder.name for folder in folders), new.name} - {folders[3].name, folders[8].name})
+    assert runs.set_index("run").loc[folders[5].name, "threads"] == "4"
+    monkeypatch.setenv("ARCHLAB_CACHE", str(many.parent / "another"))
+    pd.testing.assert_frame_equal(load(many), runs)
+
+
+def test_a_cache_that_is_damaged_or_cannot_be_written_costs_time_alone(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load(many)
+    (file,) = (many.parent / "cache").iterdir()
+    for content in ("", "[]", '{"lists": {"state": [1]}, "shared": {}, "names": ["gone"]}', '{"lists": [], "names": 3}'):
+        file.write_text(content)
+        pd.testing.assert_frame_equal(load(many), first)
+    shutil.rmtree(file.parent)
+    file.parent.write_text("no folder")
+    pd.testing.assert_frame_equal(load(many), first)
+
+
+def test_rows_become_columns_of_the_type_that_their_values_have() -> None:
+    rows = [{"a": 1, "b": True, "d": "x", "e": 0.5}, {"a": 1, "b": 1, "c": None, "d": "x", "e": 0.5, "f": 2}]
+    found = columns.table(columns.by_column(rows, ["d"]))
+    assert list(found) == ["d", "a", "b", "e", "c", "f"]
+    assert found.dtypes.astype(str).tolist() == ["object", "int64", "object", "float64", "object", "float64"]
+    assert found.loc[0, "b"] is True and found["c"].tolist() == [None, None]

@@ -7,6 +7,7 @@ import html.parser
 import io
 import itertools
 import json
+import math
 import re
 import shutil
 from collections import Counter
@@ -20,12 +21,26 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from analysis import findings, load, load_curves, load_routing, plots, plots_cost, plots_curves, plots_moe, read, report
+from analysis import (
+    cautions,
+    findings,
+    load,
+    load_curves,
+    load_routing,
+    plots,
+    plots_cost,
+    plots_curves,
+    plots_moe,
+    read,
+    report,
+)
 from analysis.axes import axis_effects
 from analysis.comparison import compare
 from analysis.digits import MINUS, NONE, TIMES, fixed, interval, percent, si, signed, three, tick, times
+from analysis.labels import spread
+from analysis.page.page import page as page_of
 from analysis.spreadsheet import csv
-from analysis.style import Drawing, spread
+from analysis.style import Drawing
 from tests import records
 
 
@@ -237,9 +252,14 @@ def test_curves_of_the_page_are_the_records(study: Path, page: str) -> None:
 
 
 def test_the_page_of_a_large_study_stays_small(tmp_path: Path) -> None:
-    arms = {f"arm {i}": records.Arm(0.01 * i) for i in range(1, 63)}
-    path, _ = report.build(records.write_study(tmp_path, arms={"baseline": records.Arm(), **arms}, seeds=tuple(range(8))))
-    assert len(drawn(path.read_text())["runs"]) == 504 and path.stat().st_size < 1.5e6
+    """What one run more adds, so that 500 stay below 1.5 MB."""
+    arms, size = {f"arm {i}": records.Arm(0.01 * i) for i in range(1, 31)}, {}
+    for seeds in (2, 4):
+        folder = records.write_study(tmp_path / f"{seeds}", arms={"baseline": records.Arm(), **arms}, seeds=tuple(range(seeds)))
+        found = read(folder)
+        study = compare(found.runs)
+        size[seeds] = len(page_of(study, found, axis_effects(study), math.nan, {}, ()))
+    assert (size[4] - size[2]) / 62 < 2_900
 
 
 def table(drawing: Drawing | None) -> pd.DataFrame:
@@ -288,8 +308,8 @@ def test_the_csv_of_the_curves_is_what_is_plotted(study: Path) -> None:
     assert ends["rotary"] == pytest.approx(final["rotary"]) and "swiglu" not in ends
 
 
-def test_the_csvs_of_cost_are_what_is_plotted(study: Path) -> None:
-    comparison = compare(load(study))
+def test_the_csvs_of_cost_are_what_is_plotted(study: Path, tmp_path: Path) -> None:
+    comparison = compare(load(records.timed(Path(shutil.copytree(study, tmp_path / study.name)))))
     drawing = plots_cost.cost_bars(comparison)
     data = table(drawing)
     assert drawing is not None
@@ -298,10 +318,25 @@ def test_the_csvs_of_cost_are_what_is_plotted(study: Path) -> None:
         assert widths[: len(comparison.arms)] == pytest.approx(data.loc[data["quantity"] == quantity, "mean"].tolist())
     drawing = plots_cost.pareto(comparison)
     data = table(drawing)
-    assert "look_ahead" not in set(data["arm"])
+    assert "look_ahead" not in set(data["arm"]) and "speed" in set(data["cost"])
     for panel, (_, part) in enumerate(data.groupby("cost", sort=False)):
         drawn = lines(drawing, panel)
         assert all(holds(drawn, part[part["arm"] == arm][["x", "mean"]]) for arm in part["arm"])
+
+
+def test_a_speed_is_drawn_with_its_interval_and_only_where_it_was_timed_in_turns(study: Path, tmp_path: Path) -> None:
+    apart = compare(load(study))
+    assert "speed" not in set(table(plots_cost.pareto(apart))["cost"])
+    bars = plots_cost.cost_bars(apart)
+    assert bars is not None and bars.figure.axes[0].get_title(loc="left") == "throughput, tokens/s, not timed in turns"
+    together = compare(load(records.timed(Path(shutil.copytree(study, tmp_path / study.name)))))
+    rates = table(plots_cost.cost_bars(together)).query("quantity == 'tokens_per_s'").set_index("arm")
+    assert (rates["low"] < rates["mean"]).sum() == (rates["mean"] < rates["high"]).sum() == len(rates) - 1
+    moe = table(plots_cost.pareto(together)).query("cost == 'speed' and arm == 'moe'").iloc[0]
+    assert moe["low"] < moe["x"] < moe["high"] and moe["x"] == pytest.approx(0.62, rel=0.1)
+    shown = report.terminal_table(together), report.terminal_table(apart)
+    assert "speed [95 %]" in shown[0] and "not timed" not in shown[0]
+    assert "tokens/s ‡" in shown[1] and "‡ not timed in turns, so not to be compared" in shown[1] and "0.62" not in shown[1]
 
 
 def test_the_csvs_of_the_experts_are_what_is_plotted(study: Path) -> None:
@@ -362,7 +397,7 @@ def drawings(folder: Path) -> list[Drawing]:
 def test_small_and_large_studies_are_drawn(
     tmp_path: Path, arms: dict[str, records.Arm], seeds: tuple[int, ...], figures: set[str]
 ) -> None:
-    folder = records.write_study(tmp_path, arms=arms, seeds=seeds)
+    folder = records.timed(records.write_study(tmp_path, arms=arms, seeds=seeds))
     found = {drawing.name for drawing in drawings(folder)}
     assert figures <= found
     assert ("expert_load" in found) == ("moe" in arms) and ("differences" in found) == (len(arms) > 1)
@@ -430,7 +465,7 @@ def test_the_reading_gives_the_numbers_of_the_tables(tmp_path: Path) -> None:
     text = " ".join(findings.findings(compare(runs)))
     costs = f"2.10{TIMES} the parameters and 1.00{TIMES} the active ones"
     assert f"Against the baseline, moe is 0.050 bits per byte lower [0.041, 0.059] at {costs}." in text
-    assert "Not at equal parameters: moe." in findings.cautions(compare(runs))
+    assert "Not at equal parameters: moe." in cautions.cautions(compare(runs))
     timed = runs.assign(timed=[f"session {seed}" for seed in runs["seed"]])
     timed["tokens_per_s"] *= 1 + 0.2 * timed["seed"]  # a fast hour is one for both
     text = " ".join(findings.findings(compare(timed)))

@@ -25,7 +25,7 @@ def test_two_runs_of_one_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         "  norm          layernorm -> rmsnorm",
         "  train.warmup  - -> 10",
         f"validation bits per byte: 2.000 -> 1.900, {MINUS}0.100 over 1 shared seed",
-        f"speed 1.00{TIMES}, memory 1.00{TIMES}, parameters =",
+        f"speed not timed in turns, memory 1.00{TIMES}, parameters =",
         "verdict: n = 1 seed: neither interval nor verdict (6 needed).",
     ]
 

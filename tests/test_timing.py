@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -9,12 +10,12 @@ import pytest
 
 from analysis import load
 from analysis.claims import judged
-from analysis.fairness import comparable_speeds, speed_conditions, timed_together
+from analysis.speed import comparable_speeds, paired_speeds, speed_conditions, timed_together
 from runs.build.errors import ConfigError
 from runs.job import record
 from runs.job.question import Question
 from runs.job.study import Study
-from tests.door import runs, study, write_text
+from tests.door import runs, study, train, write_text
 
 PLAN = """# @package _global_
 study:
@@ -47,6 +48,7 @@ def test_the_arms_of_a_study_are_timed_in_turns_and_once(tmp_path: Path, capfd: 
         for timing in (one, other):
             assert timing["tokens_per_s"] * timing["step_ms"] / 1000 == pytest.approx(2 * 32)
             assert timing["step_ms"] > 0 and timing["decode_ms"] > 0 and timing["mfu"] > 0
+        assert sorted(one["beside"].values()) == sorted([one["step_ms"], other["step_ms"]])
     assert found["dense-s0"]["session"] != found["dense-s1"]["session"]
 
     table = load(tmp_path / "timed").set_index(["arm", "seed"])
@@ -60,6 +62,14 @@ def test_the_arms_of_a_study_are_timed_in_turns_and_once(tmp_path: Path, capfd: 
     more = PLAN.replace("wide: [size", "wider: [size.d_ff=720], wide: [size")
     assert study(more, tmp_path, text) == 0  # beside another one, all are timed anew
     assert capfd.readouterr().out.count("timed in turns: 3 runs") == 2
+
+
+def test_a_run_alone_is_timed_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text = write_text(tmp_path / "story.txt")
+    done = train(text, tmp_path, "train.steps=2", "study.timing=3")
+    assert done.returncode == 0 and "timed in turns: " in done.stdout and "beside" not in done.stdout
+    (folder,) = runs(tmp_path)
+    assert record.read_json(folder / record.TIMING)["turns"] == 3
 
 
 def test_speeds_that_are_damaged_are_taken_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -114,6 +124,27 @@ def test_speeds_are_comparable_in_one_session_or_on_one_machine() -> None:
     half = turns | {"wide": apart["wide"]}
     assert not timed_together(half, "dense", "wide") and not comparable_speeds(half, "dense", "wide")
     assert not timed_together({}, "dense", "wide") and not comparable_speeds({}, "dense", "wide")
+
+
+def test_a_speed_is_the_mean_ratio_over_the_sessions_that_an_arm_shares_with_its_baseline() -> None:
+    runs = speeds(["a", "b", "c", None])
+    runs["tokens_per_s"] = [100.0, 300.0, 200.0, 50.0, 50.0, 120.0, 100.0, 999.0]
+    runs.loc[(runs["arm"] == "wide") & (runs["seed"] == 2), "timed"] = "another"
+    found = paired_speeds(runs, "dense").loc["wide"]
+    mean, low, high = (float(value) for value in found[["speed", "speed_low", "speed_high"]])
+    half = 12.7062 * math.log(0.5 / 0.4) / 2  # t of 1 degree of freedom, and the standard error of two values
+    assert mean == pytest.approx(math.sqrt(0.5 * 0.4)) and found["sessions"] == 2
+    assert (low, high) == pytest.approx((mean * math.exp(-half), mean * math.exp(half)), rel=1e-4)
+    assert found["rate"] == pytest.approx(mean * math.sqrt(100 * 300))
+    assert paired_speeds(runs, "dense").loc["dense", "speed"] == 1
+
+
+def test_without_turns_no_speed_is_a_ratio() -> None:
+    runs = speeds([None, None])
+    found = paired_speeds(runs, "dense")
+    assert found["sessions"].tolist() == [0, 0] and found.drop(columns="sessions").isna().all(axis=None)
+    half = runs.assign(timed=["a", "b", None, None])
+    assert math.isnan(paired_speeds(half, "dense").loc["wide", "speed"])
 
 
 def test_a_question_about_a_speed_says_in_how_many_turns() -> None:

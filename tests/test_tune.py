@@ -202,6 +202,16 @@ def test_arms_of_equal_seconds_make_as_many_steps_as_their_speed_allows(
     assert pairs["refused"].tolist() == [""]
     assert study(plan.replace("    equal: [total_params]\n", ""), tmp_path, text, *words) == 0
     assert len(list(tmp_path.glob("tuned/moe-*"))) == 1
+    before = [file.read_bytes() for file in sorted(tmp_path.glob("tuned-pace/moe-*/timing.json"))]
+    more = plan.replace("moe: [ffn=moe]", "moe: [ffn=moe], glu: [ffn=swiglu]")
+    assert study(more.replace("    equal: [total_params]\n", ""), tmp_path, text, *words) == 0
+    assert capfd.readouterr().out.count("timed in turns: 2 runs beside dense") == 5  # the new one and the baseline
+    assert [file.read_bytes() for file in sorted(tmp_path.glob("tuned-pace/moe-*/timing.json"))] == before
+    assert {arm: len(list(tmp_path.glob(f"tuned/{arm}-*"))) for arm in ("dense", "moe", "glu")} == {
+        "dense": 1,
+        "moe": 1,
+        "glu": 1,
+    }
     longer = plan.replace("[ffn=moe]", "[ffn=moe, train.steps=9]").replace("    equal: [total_params]\n", "")
     assert study(longer, tmp_path, text, *words) == 1
     assert "moe: train.steps=9 fixes the steps that match=seconds would solve" in capfd.readouterr().err

@@ -4,12 +4,13 @@ the same; the page's own script does the rest."""
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis import digits
+from analysis import digits, speed
 from analysis.comparison import Comparison, short_names
 from analysis.files import plain
 from analysis.load import Records, choices
@@ -51,9 +52,7 @@ def content(study: Comparison, records: Records) -> dict[str, Any]:
             "noise": study.noise["sd"],
             "axes": varied(study.runs),
             "costs": costs(study),
-            "timed": bool(study.runs["timed"].notna().any()),
-            "untimed": "Speeds as they were in training cannot be compared: study.timing=20, with the same command, times the "
-            "arms in turns.",
+            "timed": study.in_turns,
             "arms": of_arms(study, arms),
             "runs": of_runs(study, runs, arms),
             "curves": of_curves(study, records.curves, place, grids),
@@ -82,7 +81,7 @@ def costs(study: Comparison) -> list[dict[str, Any]]:
 
 def of_arms(study: Comparison, arms: list[str]) -> list[dict[str, Any]]:
     names, differences = short_names(study), {row["arm"]: row for row in study.differences.to_dict("records")}
-    chosen, settings = varied(study.runs), settings_of(study.runs)
+    chosen, settings, rates = varied(study.runs), settings_of(study.runs), study.speeds.to_dict("index")
     found = []
     for arm, (_, ended), line in zip(arms, study.arms.iterrows(), study.arms.to_dict("records"), strict=True):
         row, first = differences.get(arm), study.runs[study.runs["arm"] == arm].iloc[0]
@@ -92,11 +91,13 @@ def of_arms(study: Comparison, arms: list[str]) -> list[dict[str, Any]]:
         one |= {"verdict": word(row), "kind": "base" if row is None else row["kind"]}
         one |= {key: line[key] for key, *_ in COSTS if key in line}
         one["ended"] = outcome(ended)
-        one["around"] = {key: around(line, key) for key in SPEEDS if key in line and around(line, key)}
+        rate = rates[arm]
+        if math.isfinite(rate["rate"]):  # as fast as it was beside the baseline, with its interval
+            one |= {"tokens_per_s": rate["rate"], "around": {"tokens_per_s": [rate["rate_low"], rate["rate_high"]]}}
         if row is not None:
             one |= {key: row[key] for key in ("difference", "low", "high", "p", "p_holm", "note")}
             one["refused"] = row["reading"] == "refused"
-            one["beside"] = beside(row)
+            one["beside"] = beside(row, rate)
         found.append(one)
     return found
 
@@ -114,20 +115,12 @@ def word(row: dict[Any, Any] | None) -> str:
     return row["verdict"] or "too few seeds"
 
 
-def beside(row: dict[Any, Any]) -> dict[str, str]:
-    """Below a cost: its ratio to, or its mismatch with, the baseline's. Of speeds only those that were measured in turns."""
+def beside(row: dict[Any, Any], rate: Mapping[Any, Any]) -> dict[str, str]:
+    """Below a cost: its ratio to, or its mismatch with, the baseline's. Of a speed only where it was measured in turns."""
     found = {cost: digits.percent(row[f"{cost}_percent"]) for cost in MATCHED}
     found["peak_memory_bytes"] = digits.times(row["peak_memory_bytes_ratio"])
-    if math.isfinite(row["speed_low"]):
-        interval = f"[{digits.fixed(row['speed_low'], 2)}, {digits.fixed(row['speed_high'], 2)}]"
-        found["tokens_per_s"] = f"{digits.times(row['speed'])} {interval}"
+    found["tokens_per_s"] = speed.told(rate) if math.isfinite(rate["speed"]) else speed.UNFIT
     return found
-
-
-def around(line: dict[Any, Any], key: str) -> list[float] | None:
-    """The standard deviation to both sides."""
-    sd = line.get(f"{key}_sd", math.nan)
-    return [line[key] - sd, line[key] + sd] if math.isfinite(sd) and line[key] > sd else None
 
 
 def settings_of(runs: pd.DataFrame) -> dict[str, dict[str, str]]:

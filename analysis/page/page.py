@@ -11,11 +11,11 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import answer, digits, findings
-from analysis.comparison import Comparison, non_causal_arms, short_names
-from analysis.fairness import thread_counts
+from analysis import digits
+from analysis.comparison import Comparison
 from analysis.load import Records
-from analysis.page.content import content, varied
+from analysis.page.content import content
+from analysis.result import words
 from analysis.style import Drawing
 
 HERE = Path(__file__).parent
@@ -28,9 +28,9 @@ def page(
     effects: pd.DataFrame,
     jitter: float,
     sections: Mapping[str, Sequence[Drawing]],
-    asked: Iterable[str],
+    planned: Iterable[str],
 ) -> str:
-    """The whole file. sections: the figures for papers, which it links. asked: runs that the study is to have."""
+    """The whole file. sections: the figures for papers, which it links. planned: runs that the study is to have."""
     loader = jinja2.FileSystemLoader(HERE)
     pages = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -38,20 +38,11 @@ def page(
     shown = [digits.fixed, digits.si, digits.signed, digits.share, digits.interval, digits.three, digits.count]
     pages.filters.update({function.__name__: function for function in shown})
     data = content(study, records)
-    untwinned = study.differences[~study.differences["twin"].astype(bool)]
     return pages.get_template("page.html.jinja").render(
         study=study,
-        name=study.runs["study"].iloc[0],
-        names=short_names(study),
-        unfinished=unfinished(study, asked),
-        ahead=non_causal_arms(study),
-        facts=facts(study),
-        question=answer.asked(study),
-        claims=answer.rows(study),
-        findings=findings.findings(study, effects),
-        cautions=findings.cautions(study, jitter),
+        **words(study, effects, jitter),
+        unfinished=unfinished(study, planned),
         interactions=effects[effects["other_axis"].notna() | (effects["n"] == 0)].to_dict("records"),
-        notes=[(row["arm"], own_note(row["note"])) for _, row in untwinned.iterrows() if own_note(row["note"])],
         figures=[drawing for drawings in sections.values() for drawing in drawings],
         routed=len(records.routing) > 0,
         data=data,
@@ -76,35 +67,3 @@ def unfinished(study: Comparison, asked: Iterable[str]) -> str:
     ended = study.runs["status"].isin(("done", "diverged", "failed")).sum()
     wanted = len({*asked, *study.runs["run"]})
     return "" if ended == wanted else f"{ended} of {digits.count(wanted, 'run')} ended so far"
-
-
-def own_note(note: str) -> str:
-    """The note without the parts that are the same for every arm."""
-    return "; ".join(part for part in note.split("; ") if not part.startswith("n = "))
-
-
-def facts(study: Comparison) -> list[tuple[str, str]]:
-    """What all runs share; where they differ, all the values."""
-    runs = study.runs
-
-    def values(column: str, cut: int = 40) -> str:
-        found = list(runs[column].dropna().unique()) if column in runs else []
-        return digits.listed(sorted(f"{v:g}" if isinstance(v, float) else str(v)[:cut] for v in found), 4) or "not recorded"
-
-    dirty = " + uncommitted changes" if (runs["git_dirty"] == True).any() else ""  # noqa: E712 (None is neither)
-    sessions, threads = int(runs["timed"].nunique()), thread_counts(runs)
-    return [
-        ("Baseline", study.baseline),
-        ("Varied", digits.listed(varied(runs), 8) or "nothing"),
-        ("Objective", values("objective")),
-        ("Seeds", digits.listed([str(seed) for seed in study.seeds], 8)),
-        (
-            "Training",
-            f"{values('train.steps')} steps of {values('train.batch_size')} {digits.TIMES} {values('train.seq_len')} tokens",
-        ),
-        ("Data", f"{values('data')}, SHA-256 {values('data_sha256', 10)}"),
-        ("Size", f"{values('size')}, tokenizer {values('tokenizer')}"),
-        ("Machine", f"{values('device')}, {digits.listed(threads) or '?'} thread{'' if threads == ['1'] else 's'} a run"),
-        ("Speeds", "in turns, in " + digits.count(sessions, "session") if sessions else "as in training, not for comparison"),
-        ("Code", f"torch {values('torch')}, Python {values('python')}, commit {values('git_commit', 8)}{dirty}"),
-    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 import tempfile
@@ -72,6 +73,7 @@ def train(out: Path, words: str, *first: str) -> list[str]:
     return [sys.executable, "-m", "runs.train", *first, *words.split(), f"out={out}"]
 
 
-def called(command: Sequence[str]) -> Sequence[Tensor]:
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+def called(command: Sequence[str], **variables: str) -> Sequence[Tensor]:
+    """variables: of its environment, beside those of this process."""
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ | variables)
     return []

@@ -11,18 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cache_folder import folder
+
 HEADER = 4096  # bytes before the first array: one line of JSON, padded, so that every array starts aligned
 ALIGN = 64
 DTYPES = ("|u1", "<u2", "<u4", "<i8")  # of what is stored: tokens, and where texts end
-
-
-def folder() -> Path | None:
-    """$ARCHLAB_CACHE, else ~/.cache/archlab; None on a machine without a home."""
-    named = os.environ.get("ARCHLAB_CACHE")
-    try:
-        return Path(named) if named else Path.home() / ".cache" / "archlab"
-    except RuntimeError:
-        return None
 
 
 def key(*parts: str) -> str:

@@ -55,26 +55,29 @@ def read(path: Path, *, weights: bool = False) -> Record:
 
     Raises: RecordError: the first thing that is damaged, missing, or of another version or run.
     """
-    config = read_config(path)
-    env, summary = (read_json(path / name) if (path / name).exists() else {} for name in (ENV, SUMMARY))
+    folder, there = str(path), refuse_links(path)  # text: of thousands of runs the Paths would take longer than the files
+    texts = {CONFIG: _bytes(f"{folder}/{CONFIG}")}
+    config = _of_this_version(folder, texts[CONFIG])
+    texts |= {name: _bytes(f"{folder}/{name}") for name in (ENV, SUMMARY) if name in there}
+    env, summary = (_unsealed(f"{folder}/{name}", texts[name]) if name in texts else {} for name in (ENV, SUMMARY))
     found = Record(config, env, summary)
     if not summary:
         return found
     if found.status not in STATUSES or summary.get("identity") != config.get("identity"):
-        raise _damaged(path / SUMMARY, "it is not this run's")
+        raise _damaged(f"{folder}/{SUMMARY}", "it is not this run's")
     listed = summary.get("files")
     if not isinstance(listed, dict):
-        raise _damaged(path / SUMMARY, "it lists no files")
+        raise _damaged(f"{folder}/{SUMMARY}", "it lists no files")
     for name in FILES:
-        file, told = path / name, listed.get(name)
+        file, told = f"{folder}/{name}", listed.get(name)
         if told is None and (name == CHECKPOINT or found.status not in ENDED):
             continue
-        if not file.is_file() or not isinstance(told, dict):
+        if not os.path.isfile(file) or not isinstance(told, dict):
             raise _damaged(file, "it is gone" if told else f"{SUMMARY} does not list it")
-        size = file.stat().st_size
+        size = len(texts[name]) if name in texts else os.stat(file).st_size
         if size != told.get("bytes"):
             raise _damaged(file, f"it has {size:,} bytes, and had {told.get('bytes')}")
-        if (weights or name != CHECKPOINT) and sha256(file) != told.get("sha256"):
+        if (weights or name != CHECKPOINT) and told.get("sha256") != (_digest(texts[name]) if name in texts else sha256(file)):
             raise _damaged(file, "its bytes are not those that were written")
     return found
 
@@ -82,9 +85,13 @@ def read(path: Path, *, weights: bool = False) -> Record:
 def read_config(path: Path) -> dict[str, Any]:
     """Raises RecordError: damaged, of another version, or beside a link."""
     refuse_links(path)
-    config = read_json(path / CONFIG)
+    return _of_this_version(str(path), _bytes(f"{path}/{CONFIG}"))
+
+
+def _of_this_version(folder: str, text: bytes) -> dict[str, Any]:
+    config = _unsealed(f"{folder}/{CONFIG}", text)
     if config.get("schema") != SCHEMA:
-        raise RecordError(f"{path / CONFIG}: an earlier version of this program has made it; train the run anew")
+        raise RecordError(f"{folder}/{CONFIG}: an earlier version of this program has made it; train the run anew")
     return config
 
 
@@ -141,11 +148,22 @@ def labels(study: Path) -> dict[tuple[str | None, str], str]:
     return found
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path | str) -> dict[str, Any]:
     """The content of a sealed file. Raises RecordError: it is not there, or not as it was written."""
+    return _unsealed(str(path), _bytes(str(path)))
+
+
+def _bytes(file: str) -> bytes:
     try:
-        text = path.read_bytes().decode()
-        body, _, seal = text.rpartition(SEAL)
+        with open(file, "rb", buffering=0) as content:
+            return content.read()
+    except FileNotFoundError:
+        raise _damaged(file, "it is gone") from None
+
+
+def _unsealed(file: str, sealed: bytes) -> dict[str, Any]:
+    try:
+        body, _, seal = sealed.decode().rpartition(SEAL)
         if not seal:
             raise ValueError("it has no digest: it was cut, or an earlier version of this program has made it")
         whole = f"{body}\n}}"
@@ -153,11 +171,9 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError("its text is not the one that was written")
         content = json.loads(whole)
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, "nested too deeply" if isinstance(error, RecursionError) else str(error)) from None
-    except FileNotFoundError:
-        raise _damaged(path, "it is gone") from None
+        raise _damaged(file, "nested too deeply" if isinstance(error, RecursionError) else str(error)) from None
     if not isinstance(content, dict):
-        raise _damaged(path, f"an object was expected, not {type(content).__name__}")
+        raise _damaged(file, f"an object was expected, not {type(content).__name__}")
     return content
 
 
@@ -205,7 +221,7 @@ def write_summary(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def sha256(*files: Path) -> str:
+def sha256(*files: Path | str) -> str:
     """Of the files' bytes, one after the other."""
     found = hashlib.sha256()
     for file in files:
@@ -215,15 +231,26 @@ def sha256(*files: Path) -> str:
     return found.hexdigest()
 
 
-def refuse_links(path: Path) -> None:
-    """A run's folder holds plain files alone: a link in somebody else's would lead what is written to another place."""
-    for folder in (path, path / "checkpoint"):
-        for entry in list(os.scandir(folder)) if folder.is_dir() else ():
-            if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
-                kind = "a link" if entry.is_symlink() else "no plain file"
-                raise RecordError(
-                    f"{entry.path}: it is {kind}, and a run's folder holds none; remove it, or put the file there"
-                )
+def refuse_links(path: Path) -> set[str]:
+    """A run's folder holds plain files alone: a link in somebody else's would lead what is written to another place. Their
+    names."""
+    names = _plain(str(path))
+    if "checkpoint" in names:
+        _plain(f"{path}/checkpoint")
+    return names
+
+
+def _plain(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder) as found:
+            entries = list(found)
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    for entry in entries:
+        if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+            kind = "a link" if entry.is_symlink() else "no plain file"
+            raise RecordError(f"{entry.path}: it is {kind}, and a run's folder holds none; remove it, or put the file there")
+    return {entry.name for entry in entries}
 
 
 def finite(value: float) -> float | None:
@@ -264,9 +291,9 @@ def claim(path: Path) -> Iterator[None]:
         yield
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _digest(text: str | bytes) -> str:
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
 
 
-def _damaged(file: Path, why: str) -> RecordError:
+def _damaged(file: Path | str, why: str) -> RecordError:
     return RecordError(f"{file}: damaged ({why}); give the run's command again, or delete its folder")

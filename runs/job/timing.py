@@ -23,7 +23,8 @@ WRITES = 3  # turns in which tokens are written: each of them reads the whole co
 
 
 def time_in_turns(runs: Sequence[Run], turns: int) -> None:
-    """Time a training step of every run in every turn, and leave the medians in their folders, as timing.json.
+    """Time a training step of every run in every turn, and leave the medians in their folders, as timing.json: a run's own, and
+    the step_ms of all that it was timed beside.
 
     Every other turn goes backwards. The models begin as the runs did; what they learn here is lost.
     Raises: OSError: nothing can be written. RecordError: the record of one of them is damaged.
@@ -36,18 +37,14 @@ def time_in_turns(runs: Sequence[Run], turns: int) -> None:
     for _ in range(WRITES):
         for model in models:
             model.write()
+    results = [model.result() for model in models]
     shared = {
         "turns": turns,
         "session": f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {runs[0].identity[:8]}",
-        "beside": beside(runs),
+        "beside": {run.identity: result["step_ms"] for run, result in zip(runs, results, strict=True)},
     }
-    for model in models:
-        record.write_json(model.run.folder / record.TIMING, {**model.result(), **shared})
-
-
-def beside(runs: Sequence[Run]) -> list[str]:
-    """Which runs were timed together."""
-    return sorted(run.identity for run in runs)
+    for run, result in zip(runs, results, strict=True):
+        record.write_json(run.folder / record.TIMING, {**result, **shared})
 
 
 class Timed:

@@ -21,22 +21,23 @@ TURNS = 20
 def paced(runs: Sequence[Run], train: Train, refuse: Callable[[ConfigError], None]) -> list[Run]:
     """The runs, each with as many steps as take as long as those of its study's baseline.
 
-    Args:   train: trains what is left of some runs, one at a time. Those of an arm lie in the study <name>-pace, and are done
-            once: the same command finds the same steps. refuse: takes an arm whose runs have not ended; the others stay.
-    Raises: ConfigError: the baseline has no speed.
+    An arm that has been timed beside the baseline keeps its pace; those that are new are timed beside it once more.
+
+    Args:   train: trains what is left of some runs, one at a time, and times them in turns. Those of an arm lie in the study
+            <name>-pace, and are done once: the same command finds the same steps. refuse: takes an arm whose runs have not
+            ended; the others stay.
     """
     asked: dict[Arm, Run] = {}
     for run in runs:
         if of_seconds(run):
             asked.setdefault(arm_of(run), run)
-    train(in_turn([timed(run) for run in asked.values()]))
-    speeds = {arm: steps_ms(run) for arm, run in asked.items()}
-    baseline = min(asked, key=lambda arm: asked[arm].name != asked[arm].study.baseline)  # in a grid, the first
-    base, steps_of = speeds[baseline], dict[Arm, int]()
-    if base is None:
-        raise ConfigError(f"match=seconds: the timed runs of the baseline {asked[baseline].name} have not ended")
+    baseline = asked[min(asked, key=lambda arm: asked[arm].name != asked[arm].study.baseline)]  # in a grid, the first
+    left = [run for run in asked.values() if run is not baseline and pace(run, baseline) is None]
+    if left:
+        train(in_turn([timed(run) for run in (baseline, *left)]))
+    steps_of = dict[Arm, int]()
     for arm, run in asked.items():
-        own, steps = speeds[arm], asked[baseline].settings.steps
+        steps = baseline.settings.steps
         if run.settings.steps != steps:
             refuse(
                 ConfigError(
@@ -44,10 +45,9 @@ def paced(runs: Sequence[Run], train: Train, refuse: Callable[[ConfigError], Non
                     f"baseline has {steps}; leave one of the two out"
                 )
             )
-        elif own is None:
-            refuse(ConfigError(f"{run.name}: its timed runs have not ended, see {timed(run)[0].folder.parent}"))
+        elif (ratio := pace(run, baseline)) is None:
+            refuse(ConfigError(f"{run.name}: it has not been timed beside {baseline.name}, see {timed(run)[0].folder.parent}"))
         else:
-            ratio = statistics.median(mine / theirs for mine, theirs in zip(own, base, strict=True))
             steps = max(1, round(steps / ratio))
             print(
                 f"match=seconds: {run.name}: a step takes {ratio:.2f} times the baseline's, so train.steps={steps}", flush=True
@@ -64,10 +64,19 @@ def timed(run: Run) -> list[Run]:
     ]
 
 
-def steps_ms(run: Run) -> list[float] | None:
-    """Of every process; None where one of them could not time it."""
-    files = [one.folder / record.TIMING for one in timed(run)]
-    return [record.read_json(file)["step_ms"] for file in files] if all(file.is_file() for file in files) else None
+def pace(run: Run, baseline: Run) -> float | None:
+    """How many times the baseline's step takes a step, in the middle one of the processes that timed both; None where one of
+    them is missing. An arm's own files hold the baseline's time beside its own, so what is timed later does not change it."""
+    if run is baseline:
+        return 1.0
+    ratios = []
+    for mine, theirs in zip(timed(run), timed(baseline), strict=True):
+        try:
+            timing = record.read_json(mine.folder / record.TIMING)
+            ratios.append(timing["step_ms"] / timing["beside"][theirs.identity])
+        except (record.RecordError, OSError, KeyError, TypeError):  # a list: as an earlier version has written them
+            return None
+    return statistics.median(ratios)
 
 
 def at_pace(run: Run, steps: int) -> Run:

@@ -22,7 +22,8 @@ def timed(runs: Sequence[Run], turns: int) -> None:
     left = [group for group in rounds if group and not is_timed(group, turns)]
     context = multiprocessing.get_context("forkserver")
     for number, group in enumerate(left, start=1):
-        begun = time.monotonic()
+        begun, first = time.monotonic(), group[0].title
+        told = f"{len(group)} runs beside {first}" if len(group) > 1 else first
         process = context.Process(target=_child, args=(group, turns))
         process.start()
         try:
@@ -31,11 +32,11 @@ def timed(runs: Sequence[Run], turns: int) -> None:
             process.kill()
             process.join()
         if process.exitcode:
-            print(f"not timed: {len(group)} runs beside {group[0].title} (exit code {process.exitcode})", file=sys.stderr)
+            print(f"not timed: {told} (exit code {process.exitcode})", file=sys.stderr)
         else:
             seconds = time.monotonic() - begun
             print(
-                f"[{number}/{len(left)}] timed in turns: {len(group)} runs beside {group[0].title} ({seconds:.0f} s)",
+                f"[{number}/{len(left)}] timed in turns: {told} ({seconds:.0f} s)",
                 flush=True,
             )
 
@@ -50,14 +51,12 @@ def by_arm(runs: Sequence[Run]) -> list[list[Run]]:
 
 def is_timed(runs: Sequence[Run], turns: int) -> bool:
     """Whether these runs, and no others beside them, have speeds of one session of so many turns."""
-    from ..job.timing import beside
-
     try:
         found = [record.read_json(run.folder / record.TIMING) for run in runs]
     except (record.RecordError, OSError):
         return False
-    wanted = {"beside": beside(runs), "turns": turns, "session": found[0].get("session")}
-    return all({key: one.get(key) for key in wanted} == wanted for one in found)
+    wanted = (sorted(run.identity for run in runs), turns, found[0].get("session"))
+    return all((sorted(one.get("beside", ())), one.get("turns"), one.get("session")) == wanted for one in found)
 
 
 def _child(runs: Sequence[Run], turns: int) -> None:
