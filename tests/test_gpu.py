@@ -71,6 +71,7 @@ VARIANTS = (
     "model=encoder_decoder",
 )
 NOISY = ("ffn=moe router=noisy",)  # its noise differs by device
+COARSER = {"moe": 1e-2, "gla": 5e-3, "deltanet": 5e-3}  # relative distance of losses in bf16
 WIDE = ("size=wide",)
 
 
@@ -139,8 +140,9 @@ def test_a_gpu_trains_to_the_losses_of_the_cpu_and_never_waits(variant: str, bf1
         assert all(map(math.isfinite, found))
         return
     expected, _ = losses(variant, "cpu", bf16=False, compiled=False)
-    # in bf16 on a CPU, losses are off by 1e-4 to 5e-4 of themselves, and by up to 7e-3 where a token changes its expert
-    tolerance = 1e-4 if not bf16 else 1e-2 if "moe" in variant else 1e-3
+    # in bf16 on a CPU, losses are off by 1e-4 to 8e-4 of themselves, and by more here: where a token changes its expert, and
+    # where logarithms of decays add up
+    tolerance = 1e-4 if not bf16 else next((far for part, far in COARSER.items() if part in variant), 1e-3)
     assert found == pytest.approx(expected, rel=tolerance)
 
 

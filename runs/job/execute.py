@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from arch import Decoder
+from arch.ops.kernels import RUNNING
 
 from ..build.objects import build
 from ..data.contract import Data
@@ -77,7 +78,7 @@ def failed(run: Run, why: str) -> dict[str, Any]:
 
 
 def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -> dict[str, Any]:
-    """Build, fit, and say what came out: status, error, causal, metrics, cost, recompiles."""
+    """Build, fit, and say what came out: status, error, causal, metrics, cost, kernels, recompiles."""
     keep_memory()
     path, settings, device = run.folder, run.settings, pick_device(run.machine.device)
     data = load_data(run)
@@ -146,6 +147,7 @@ def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -
         "tokens": outcome.progress.tokens,
         "metrics": {f"val_{key}": record.finite(value) for key, value in outcome.metrics.items()} | routing(metrics),
         "cost": cost,
+        "kernels": dict(RUNNING),
         "recompiles": None if recorder.compiled is None else compilations() - recorder.compiled,
     }
 
