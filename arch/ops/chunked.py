@@ -39,7 +39,7 @@ def decayed_attention(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, state: Ten
     elif has_room(q):
         scores = scores_by_channel(q, k, decay)
     else:
-        scores = checkpoint(scores_by_channel, q, k, decay, use_reentrant=False)
+        scores = checkpoint(scores_by_channel, q, k, decay, use_reentrant=False, preserve_rng_state=False)
     added = (k * to_end).mT @ v  # (b, n, g, r, d_k, d_v)
     whole = so_far[..., -1, :, None].expand_as(added)  # what a chunk leaves of the state before it
     state = rearrange(state, "b (g r) k v -> b g r k v", g=groups)
