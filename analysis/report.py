@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import json
 import math
 import sys
@@ -11,20 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
-from analysis import answer, digits, findings, plots, plots_claims, plots_cost, plots_curves, plots_moe, plots_tuning
+from analysis import plots, plots_claims, plots_cost, plots_curves, plots_moe, plots_tuning
 from analysis.axes import axis_effects
-from analysis.comparison import Comparison, compare, non_causal_arms, short_names
-from analysis.fairness import thread_counts
+from analysis.comparison import Comparison, compare
 from analysis.files import plain, refuse_links, write
-from analysis.load import choices, read
-from analysis.metric import MATCHED
+from analysis.load import read
 from analysis.noise import checkpoint_noise
+from analysis.page.page import page
+from analysis.progress import planned
 from analysis.spreadsheet import csv
 from analysis.style import Drawing
-from analysis.terminal import outcome, terminal_table
+from analysis.terminal import terminal_table
 from analysis.tuning import bill, read_trials
 from runs.job.record import RecordError
 
@@ -57,7 +55,10 @@ def build(path: str | Path, baseline: str | None = None) -> tuple[Path, Comparis
     files = {f"figures/{name}": content for name, content in figures.items()}
     files |= {"runs.csv": csv(records.runs.drop(columns="folder")), "curves.csv": csv(records.curves)}
     files |= {"routing.csv": csv(records.routing)} if len(records.routing) else {}
-    files |= {"verdicts.json": verdicts_text.encode(), "index.html": _page(study, effects, jitter, sections, figures).encode()}
+    files |= {
+        "verdicts.json": verdicts_text.encode(),
+        "index.html": page(study, records, effects, jitter, sections, planned(target.parent).keys()).encode(),
+    }
     refuse_links(target, target / "figures", *(target / name for name in files))
     for name, content in files.items():
         write(target / name, content)
@@ -104,80 +105,6 @@ def _figures(study: Comparison, effects: pd.DataFrame, curves: pd.DataFrame, rou
     return {name: [drawing for drawing in drawings if drawing is not None] for name, drawings in sections.items()}
 
 
-def _page(
-    study: Comparison, effects: pd.DataFrame, jitter: float, sections: dict[str, list[Drawing]], files: dict[str, bytes]
-) -> str:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    pages = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    shown = [digits.fixed, digits.si, digits.signed, digits.percent, digits.share, digits.times, digits.interval, digits.three]
-    shown.append(digits.count)
-    pages.filters.update({function.__name__: function for function in [*shown, outcome]})
-    images = {
-        name: "data:image/svg+xml;base64," + base64.b64encode(files[f"{name}.svg"]).decode()
-        for name in _drawing_names(sections)
-    }
-    differences = {row["arm"]: row for row in study.differences.to_dict("records")}
-    notes = [(row["arm"], _own_note(row["note"])) for _, row in study.differences.iterrows() if _own_note(row["note"])]
-    return pages.get_template("report.html.jinja").render(
-        study=study,
-        name=study.runs["study"].iloc[0],
-        names=short_names(study),
-        ahead=non_causal_arms(study),
-        seeds=len(study.seeds),
-        facts=_facts(study.runs, study),
-        asked=answer.asked(study),
-        claims=answer.rows(study),
-        findings=findings.findings(study, effects),
-        cautions=findings.cautions(study, jitter),
-        interactions=effects[effects["other_axis"].notna() | (effects["n"] == 0)].to_dict("records"),
-        arms=[(arm, line, differences.get(arm)) for arm, line in study.arms.iterrows()],
-        matched=MATCHED,
-        notes=notes,
-        sections=sections,
-        images=images,
-        runs=study.runs.sort_values(["arm", "seed"], kind="stable").to_dict("records"),
-        any_error=bool(study.runs["error"].notna().any()),
-    )
-
-
-def _drawing_names(sections: dict[str, list[Drawing]]) -> list[str]:
-    return [drawing.name for drawings in sections.values() for drawing in drawings]
-
-
-def _own_note(note: str) -> str:
-    """The note without the parts that are the same for every arm."""
-    return "; ".join(part for part in note.split("; ") if not part.startswith("n = "))
-
-
-def _facts(runs: pd.DataFrame, study: Comparison) -> list[tuple[str, str]]:
-    """What all runs share; where they differ, all the values."""
-
-    def values(column: str, cut: int = 40) -> str:
-        found = list(runs[column].dropna().unique()) if column in runs else []
-        return digits.listed(sorted(f"{v:g}" if isinstance(v, float) else str(v)[:cut] for v in found), 4) or "not recorded"
-
-    varying = [axis for axis in choices(runs) if runs[axis].nunique(dropna=False) > 1]
-    dirty = " + uncommitted changes" if (runs["git_dirty"] == True).any() else ""  # noqa: E712 (None is neither)
-    sessions = int(runs["timed"].nunique())
-    return [
-        ("Baseline", study.baseline),
-        ("Varied", digits.listed(varying, 8) or "nothing"),
-        ("Objective", values("objective")),
-        ("Seeds", digits.listed([str(seed) for seed in study.seeds], 8)),
-        (
-            "Training",
-            f"{values('train.steps')} steps of {values('train.batch_size')} {digits.TIMES} {values('train.seq_len')} tokens",
-        ),
-        ("Data", f"{values('data')}, SHA-256 {values('data_sha256', 10)}"),
-        ("Size", f"{values('size')}, tokenizer {values('tokenizer')}"),
-        ("Machine", f"{values('device')}, {digits.listed(thread_counts(runs)) or 'not recorded'} threads"),
-        ("Speeds", "in turns, in " + digits.count(sessions, "session") if sessions else "as in training"),
-        ("Code", f"torch {values('torch')}, Python {values('python')}, commit {values('git_commit', 8)}{dirty}"),
-    ]
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Rebuild a study's report from its records.")
     parser.add_argument("study", type=Path, help="the study's folder, runs/out/<study>")
@@ -186,11 +113,11 @@ def main(arguments: list[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal without a minus sign still gets its table
     try:
-        page, study = build(parsed.study, parsed.baseline)
+        file, study = build(parsed.study, parsed.baseline)
     except (RecordError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    print(f"{terminal_table(study)}\nreport: {page}")
+    print(f"{terminal_table(study)}\nreport: {file}")
     return 0
 
 

@@ -18,6 +18,7 @@ from torch.compiler import is_compiling
 from .activation import ACTIVATIONS, GRADIENTS
 from .grouped import grouped_matmul
 from .linear import STEP, pays, product, product_of_rows
+from .seeds import for_all, stacked
 
 
 def expert_bank(
@@ -34,6 +35,8 @@ def expert_bank(
     Shape:  x: (t, d_in), token and gate: (rows,), counts: (experts,), each inward: (experts, d_ff, d_in),
             outward: (experts, d_out, d_ff) -> (t, d_out)
     """
+    if stacked():
+        return bank_of_models(x, token, gate, counts, inward, outward, activation)
     if x.device.type != "cpu":
         return by_groups(x, token, gate, counts, inward, outward, activation)
     x, outward, *inward = as_autocast(x, outward, *inward)
@@ -57,6 +60,26 @@ def as_autocast(*factors: Tensor) -> tuple[Tensor, ...]:
 def hidden(parts: list[Tensor], activation: str) -> Tensor:
     active = ACTIVATIONS[activation](parts[0])
     return active if len(parts) == 1 else active * parts[1]
+
+
+# Of several models at once
+
+
+def bank_of_models(
+    x: Tensor, token: Tensor, gate: Tensor, counts: Tensor, inward: list[Tensor], outward: Tensor, activation: str
+) -> Tensor:
+    """The experts of all models as those of one. Behind those of each stands one of zeros, for the rows that had no expert."""
+
+    def as_one(x: Tensor, token: Tensor, gate: Tensor, counts: Tensor, *banks: Tensor) -> Tensor:
+        n, n_tokens = x.shape[:2]
+        token = token + n_tokens * torch.arange(n, device=token.device)[:, None]
+        counts = torch.cat((counts, token.shape[1] - counts.sum(1, keepdim=True)), dim=1)
+        outward, *inward = (F.pad(bank, (0, 0, 0, 0, 0, 1)).flatten(0, 1) for bank in banks)
+        y = expert_bank(x.flatten(0, 1), token.flatten(), gate.flatten(), counts.flatten(), inward, outward, activation)
+        return y.unflatten(0, (n, n_tokens))
+
+    y: Tensor = for_all(as_one, x, token, gate, counts, outward, *inward)
+    return y
 
 
 # In groups, on a device that nobody waits for

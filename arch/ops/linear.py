@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .seeds import stacked
+
 BUILT_IN = torch.backends.mkldnn.is_available()
 LEAST = 2**20  # multiply-adds from which a product makes up for what a call costs
 STEP = (
@@ -47,6 +49,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
         and x.numel() * len(weight) >= max(1, LEAST)
         and BUILT_IN
         and not torch.is_autocast_enabled("cpu")
+        and not stacked()  # torch multiplies the matrices of several models at once
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import chunked, of_fla
 from .kernels import TORCH, agreeing, may_ask
+from .seeds import stacked
 
 Outputs = tuple[Tensor, Tensor]
 HALF = (torch.bfloat16, torch.float16)
@@ -43,7 +44,7 @@ def delta_rule(
 def run(way: str, q: Tensor, k: Tensor, v: Tensor, *others: Tensor, chunk: int, products: torch.dtype | None) -> Outputs:
     plain, kernel = WAYS[way]
     name = TORCH
-    if products in HALF and may_ask(q) and q.shape[1] >= chunk:  # a token that is written is no work for one
+    if products in HALF and may_ask(q) and not stacked() and q.shape[1] >= chunk:  # a token that is written is no work for one
         name = chosen(way, q.device, products, v.shape[2] // q.shape[2], q.shape[3], v.shape[3])
     found: Outputs
     found = plain(q, k, v, *others, chunk=chunk) if name == TORCH else kernel(q, k, v, *others, dtype=products)

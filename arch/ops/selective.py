@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .scan import chunked
+from .seeds import as_rows, stacked
 
 NUMBERS = 2**18  # in the states of a piece, where LEAST tokens have no more
 NUMBERS_ON_GPU = 2**26  # there a piece is as large as memory allows: 256 MiB in fp32, a few times over
@@ -43,8 +44,10 @@ def selective_scan(
     inputs = (dt, A.mT.expand(len(u), -1, -1), B, C, u, first.mT, starts)
     # An operator of our own is opaque to torch.compile, which would unroll every step, and on a meta device it takes none;
     # called eagerly a Function is lighter.
-    opaque = torch.compiler.is_compiling() or u.is_meta
-    y, last, *_ = scan_operator(*inputs) if opaque else SelectiveScan.apply(*inputs)
+    if torch.compiler.is_compiling() or u.is_meta:
+        y, last, *_ = scan_operator(*inputs)
+    else:
+        y, last = as_rows(SelectiveScan.apply, *inputs) if stacked() else SelectiveScan.apply(*inputs)
     return y, last.mT
 
 
