@@ -52,10 +52,18 @@ format: $(READY)  ## rewrite the files in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-gpu:  ## on a machine with CUDA, with its own torch: fast paths against their twins, then what each block costs at GPU size
+# Each part has its share of ten minutes, and what it has found by then is kept. Tests compile: eight at a time where xdist is there.
+gpu:  ## on a machine with CUDA, with its own torch: fast paths against their twins, each block's cost at GPU size, benchmarks
 	@$(GPU) -c 'import torch; torch.cuda.is_available() or exit("make gpu needs a CUDA device; torch " + torch.__version__ + " sees none")'
-	@$(GPU) -m pytest -m gpu; tests=$$?; $(GPU) -m runs.train -m study=gpu_card; code=$$?; \
-		$(GPU) -m analysis.report runs/out/gpu-card || code=1; \
-		[ $$tests -eq 0 ] || { echo "the tests on the GPU failed: see above, before the sweep"; code=1; }; exit $$code
+	@place=runs/reference/gpu-$$($(GPU) -c 'import torch; print("-".join(torch.cuda.get_device_name().lower().split()))'); \
+		mkdir -p $$place; failed=; \
+		TORCHINDUCTOR_COMPILE_THREADS=2 timeout -s INT -k 10 120 $(GPU) -m pytest -m gpu $$($(GPU) -c 'import xdist' 2>/dev/null && printf '%s' -n8) \
+			|| failed="$$failed tests,"; \
+		timeout -s INT -k 10 220 $(GPU) -m runs.train -m study=gpu_card || failed="$$failed sweep,"; \
+		$(GPU) -m analysis.report runs/out/gpu-card && cp runs/out/gpu-card/report/runs.csv $$place/ || failed="$$failed report,"; \
+		rm -f runs/out/bench/gpu.json; timeout -s INT -k 10 250 $(GPU) -m runs.bench gpu turns=6 || failed="$$failed benchmarks,"; \
+		cp runs/out/bench/gpu.json $$place/bench.json || failed="$$failed their record,"; \
+		$(GPU) -m pip freeze > $$place/versions.txt || failed="$$failed versions,"; \
+		echo "records: $$place"; [ -z "$$failed" ] || { echo "failed:$${failed%,}; see above"; exit 1; }
 
 .PHONY: help setup _install demo claims test check torture format gpu

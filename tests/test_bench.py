@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from runs import bench
-from runs.benchmark import clock, decoders, moe
-from runs.benchmark.case import Bar, Case, Measured, exponent, memory, times
+from runs.benchmark import clock, decoders, gpu_bank, moe
+from runs.benchmark.case import Bar, Case, Measured, exponent, lazily, memory, times, used
 from runs.benchmark.table import holds, interval, line, rows
 
 CPU = torch.device("cpu")
@@ -25,6 +25,7 @@ def test_a_ratio_is_taken_turn_by_turn() -> None:
     measured = by_hand(slow=[3.0, 30.0], fast=[1.0, 10.0])
     assert times("slow", "fast")(measured) == [3.0, 3.0]
     assert memory("slow", "fast")(measured) == [3.0]
+    assert used("slow", 60.0, peak=100.0)(measured) == [0.2, 0.02]
 
 
 def test_the_power_of_growth_is_the_slope_of_the_logarithms() -> None:
@@ -114,9 +115,68 @@ def test_the_table_is_printed_and_written(
     assert "<= 1e+09" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
+@pytest.mark.parametrize("subject", bench.SUITES["gpu"])
+def test_what_is_for_a_gpu_runs_through_on_a_cpu(subject: str, tmp_path: Path) -> None:
+    """At tiny sizes: numbers are those of the twins, and nothing is left out but for packages that are not installed."""
+    assert bench.main([subject, "device=cpu", "turns=1", f"to={tmp_path}"]) == 0
+    found = json.loads((tmp_path / f"{subject}.json").read_text())["rows"]
+    left_out = [row["left_out"] for row in found if "left_out" in row]
+    absent = ("failed: ModuleNotFoundError", "without transformers", "without Mamba-2 of fla", "without gated")
+    assert [why for why in left_out if not why.startswith(absent)] == []
+    assert sum("measured" in row or "ms" in row for row in found) >= 2
+
+
+def test_an_error_of_one_turn_costs_the_contender_alone() -> None:
+    calls = []
+
+    def second_time() -> list[torch.Tensor]:
+        calls.append(None)
+        if len(calls) == 2:
+            raise MemoryError("no room")
+        return []
+
+    contenders = {"whole": lambda: [], "broken": second_time, "unmade": lazily(lambda: 1 / 0)}
+    measured, left_out = clock.measure(Case("", contenders, []), turns=3, device=CPU)
+    assert left_out == {"broken": "failed: MemoryError: no room", "unmade": "failed: ZeroDivisionError: division by zero"}
+    assert measured.seconds.keys() == {"whole"} and len(measured.seconds["whole"]) == 3 and len(calls) == 2
+
+
+def test_a_case_that_cannot_be_made_is_told_and_the_rest_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(device: torch.device) -> Iterator[Case]:
+        yield Case("good", {"a": lambda: []}, [])
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(gpu_bank, "cases", broken)
+    monkeypatch.setitem(bench.SUITES, "gpu", ("gpu_bank", "gpu_attention"))
+    assert bench.main(["gpu", "device=cpu", "turns=1", f"to={tmp_path}"]) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    (why,) = (row["left_out"] for row in found if "left_out" in row)
+    assert why == "failed: RuntimeError: no such kernel" and found[-1]["subject"] == "gpu_attention"
+    assert why in capsys.readouterr().out
+
+
+def test_after_the_device_is_lost_another_process_does_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object, **__: object) -> None:
+        raise clock.DeviceLost("an illegal memory access was encountered")
+
+    monkeypatch.setattr(bench, "measure", lost)
+    with pytest.raises(SystemExit) as end:
+        bench.main(["gpu_attention", "device=cpu", "turns=1", f"to={tmp_path}"])
+    assert end.value.code == 0
+    found = json.loads((tmp_path / "gpu_attention.json").read_text())["rows"]
+    first, *others = found
+    assert first["case"].startswith("sliding window") and "illegal memory access" in first["left_out"]
+    assert others and all(row["case"].startswith("block-sparse") for row in others)
+
+
 def test_every_part_of_a_suite_is_there_and_another_is_refused() -> None:
     assert {part for suite in bench.SUITES.values() for part in suite} <= set(bench.known())
-    with pytest.raises(ValueError, match="fast: no such benchmark; there are cpu, analysis"):
+    with pytest.raises(ValueError, match="fast: no such benchmark; there are cpu, gpu, analysis"):
         bench.main(["fast"])
     with pytest.raises(ValueError, match="turn"):
         bench.main(["moe", "turn=3"])
+    with pytest.raises(ValueError, match="device=cuda: moe is measured on a CPU; on a GPU: gpu_decoders"):
+        bench.main(["moe", "device=cuda"])

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from runs.training.measure import PEAKS, known_peak
+
 FAULTS = """
 import resource, torch
 from torch import nn
@@ -34,3 +36,24 @@ def test_memory_that_was_freed_is_taken_again() -> None:
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     assert faults("keep_memory()") < faults("") / 5
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 NVL", 835e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA H200 NVL", 835e12),
+        ("NVIDIA GH200 480GB", 989e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
+        ("NVIDIA GeForce GTX 1080", None),
+    ],
+)
+def test_a_gpu_is_known_by_its_name(name: str, peak: float | None) -> None:
+    found = known_peak(name)
+    assert (None if found is None else PEAKS[found]) == peak

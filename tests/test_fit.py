@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from runs.data.contract import Batch
 from runs.objective import CausalLM
 from runs.training import fit as training_fit
+from runs.training.evaluation import pieces
 from runs.training.fit import Outcome, Progress, Settings, fit
 from runs.training.schedule import constant
 from tests.lab import VOCAB, options, tiny_model, tokens
@@ -148,6 +149,16 @@ def test_a_model_that_fails_on_held_out_rows_alone_has_not_diverged(held_out: fl
     monkeypatch.setattr(training_fit, "evaluate", lambda *task, **sizes: {"loss": held_out})
     _, _, outcome = trained("ffn=moe", steps=4, eval_every=2)
     assert (outcome.status, outcome.progress.step) == ("done", 4)
+
+
+def test_a_position_past_the_table_is_told_before_a_kernel_meets_it() -> None:
+    model = tiny_model("position=learned")  # 128 places
+    text = tokens(1, 9)
+    batch = Batch(text[:, :-1], text[:, 1:], torch.arange(121, 129)[None])
+    with pytest.raises(ValueError, match="position 128 is past the end of the position table: max_seq is 128, not 129"):
+        next(pieces(CausalLM().task(model, Words()), batch, 1, torch.device("meta")))
+    batch = batch._replace(positions=torch.arange(120, 128)[None])
+    assert next(pieces(CausalLM().task(model, Words()), batch, 1, torch.device("cpu")))[1] == {"": 8}
 
 
 def test_self_balancing_routers_get_no_balance_loss() -> None:

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -140,6 +143,43 @@ def test_an_expanded_gradient_is_taken_like_any_other(path: str) -> None:
 def test_the_gradients_of_the_grouped_product_are_those_of_finite_differences() -> None:
     x, weight, counts, _ = matmul_case([2, 0, 3], 6, d_in=3, d_out=2)
     assert torch.autograd.gradcheck(blocked, (x.double().requires_grad_(), weight.double().requires_grad_(), counts))
+
+
+class Largest(TorchDispatchMode):
+    """How many numbers the largest tensor has that any operation makes."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        made = func(*args, **(kwargs or {}))
+        self.numbers = max(self.numbers, *(x.numel() for x in tree_leaves(made) if isinstance(x, Tensor)), 0)
+        return made
+
+
+@pytest.mark.parametrize(("rows", "experts"), [(4096, 8), (4096, 2), (5000, 64), (20_000, 1)])
+def test_blocks_take_no_more_than_the_bank_and_the_rows_and_keep_nothing_beside_them(rows: int, experts: int) -> None:
+    counts = torch.full((experts,), rows // experts)
+    x, weight = torch.randn(rows, 64, requires_grad=True), torch.randn(experts, 48, 64, requires_grad=True)
+    kept: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with Largest() as largest, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        blocked(x, weight, counts).backward(torch.ones(rows, 48))
+    assert sorted(kept) == sorted([x.numel(), weight.numel(), experts])
+    filled = rows + (experts + 1) * max(128, rows // (4 * experts))
+    assert largest.numbers <= max(64 * filled, weight.numel())
+
+
+def test_blocks_are_planned_without_reading_the_counts() -> None:
+    """Of fake tensors there is nothing to read: whoever asks for a number fails."""
+    with FakeTensorMode():
+        x, weight = (torch.empty(shape, requires_grad=True) for shape in ((3000, 24), (4, 16, 24)))
+        y = blocked(x, weight, torch.empty(4, dtype=torch.int64))
+        y.backward(torch.empty(3000, 16))
+    assert y.shape == (3000, 16) and x.grad.shape == x.shape and weight.grad.shape == weight.shape
 
 
 # The bank: expert by expert, the same as torch.compile sees it, and as where nobody may wait for the counts

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -17,7 +18,7 @@ from arch.init import initialise
 from arch.mixer import GRU, LSTM, GatedDeltaNet, GatedLinearAttention, Mamba, Mamba2
 from arch.mixer.state import StateCache
 from arch.norm import RMSNorm
-from arch.ops import selective
+from arch.ops import chunked, selective
 from arch.ops.chunked import decayed_attention, delta_rule
 from arch.ops.gru import gru
 from arch.ops.scan import linear_scan, scan_operator
@@ -157,13 +158,17 @@ def selective_inputs(batch: int, seq: int, d: int = 3, d_state: int = 4, dtype: 
     return [*(x.requires_grad_() for x in (dt, A, B, C, u, first)), starts]
 
 
+@pytest.mark.parametrize("by", ["token", "piece"])
 @pytest.mark.parametrize("numbers", [selective.NUMBERS, 300])
 @pytest.mark.parametrize("documents", [False, True])
 @pytest.mark.parametrize("seq", [1, 63, 100])
 def test_the_selective_scan_equals_a_loop_whole_and_in_pieces_of_rows_and_tokens(
-    seq: int, documents: bool, numbers: int, monkeypatch: pytest.MonkeyPatch
+    seq: int, documents: bool, numbers: int, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(selective, "NUMBERS", numbers)  # 300: at most 3 of the 5 rows and 8 tokens at once
+    if by == "piece":  # as on a GPU
+        monkeypatch.setattr(selective, "walk", selective.leap)
+        monkeypatch.setattr(selective, "walk_back", selective.leap_back)
     *inputs, starts = selective_inputs(5, seq)
     torch._dynamo.reset()
     for scan in (selective_scan, torch.compile(selective_scan, backend="aot_eager", fullgraph=True)):
@@ -199,6 +204,27 @@ class Largest(TorchDispatchMode):
         return made
 
 
+def test_both_ways_through_a_piece_change_the_same_tensors_in_place() -> None:
+    torch.manual_seed(0)
+    decays, h, to_h = torch.rand(3, 37, 2, 3, 4, dtype=torch.double)
+    first, carried = torch.randn(2, 2, 3, 4, dtype=torch.double)
+    for walk, leap, start, other in (
+        (selective.walk, selective.leap, first, h),
+        (selective.walk_back, selective.leap_back, carried, to_h),
+    ):
+        one, two = ([decays.clone(), other.clone()] for _ in range(2))
+        walk(*one, start)
+        leap(*two, start)
+        torch.testing.assert_close(two, one)
+
+
+def test_on_a_gpu_a_piece_is_large_and_never_the_states_of_all_tokens() -> None:
+    with FakeTensorMode():
+        u, first = torch.empty(32, 1024, 1536, device="cuda"), torch.empty(32, 16, 1536, device="cuda")
+        rows, tokens = selective.piece(u, first)
+    assert rows == 32 and tokens > 32 and tokens * first.numel() <= selective.NUMBERS_ON_GPU < u.numel() * 16 / 8
+
+
 @pytest.mark.parametrize(("batch", "seq", "d"), [(1, 4000, 128), (40, 64, 256)])
 def test_the_selective_scan_never_makes_a_tensor_of_the_states_of_all_tokens(batch: int, seq: int, d: int) -> None:
     *inputs, starts = selective_inputs(batch, seq, d, 16, torch.float32)
@@ -206,6 +232,33 @@ def test_the_selective_scan_never_makes_a_tensor_of_the_states_of_all_tokens(bat
         y, last = selective_scan(*inputs, starts)
         (y.sum() + last.sum()).backward()
     assert 0 < largest.numbers < batch * seq * d * 16 / 6
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_without_room_pair_decays_are_made_anew_and_the_numbers_are_the_same(
+    compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    q, k, v, decay = (torch.randn(2, 64, 3, 8) for _ in range(4))
+    inputs = [x.requires_grad_() for x in (q, k, v, torch.nn.functional.logsigmoid(decay).detach(), torch.randn(2, 3, 8, 8))]
+    pairs = 2 * 64 * 3 * 8 * 16  # numbers of the decays between all pairs of a chunk of 16
+
+    def run() -> tuple[tuple[Tensor, Tensor], int]:
+        kept: list[int] = []
+        attend = decayed_attention
+        if compiled:
+            torch.compiler.reset()
+            attend = torch.compile(attend, backend="aot_eager", fullgraph=True)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.numel()), t)[1], lambda t: t):
+            found = attend(*inputs, chunk=16)
+        return found, max(kept)
+
+    wanted, most = run()
+    monkeypatch.setattr(chunked, "has_room", lambda x: False)
+    found, least = run()
+    assert least < pairs and (compiled or most >= pairs)
+    close(found, wanted, inputs)
 
 
 @every_mixer

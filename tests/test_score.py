@@ -9,6 +9,8 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 
 from arch.mixer import Attention
 from arch.pattern import Full
@@ -197,3 +199,31 @@ def test_impossible_scores_are_refused() -> None:
         SoftCap(cap=0)
     with pytest.raises(ValueError, match=r"sigma=-1.0: more than 0 is needed"):
         Gaussian(d_head=8, n_heads=3, sigma=-1.0)
+
+
+class Asked(TorchFunctionMode):
+    """What torch's own attention is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[int, bool]] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            self.calls.append((args[1].shape[1], kwargs["enable_gqa"]))
+            return torch.empty_like(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bf16", "heads", "grouped"),
+    [(torch.float32, False, 8, False), (torch.float32, True, 2, True), (torch.bfloat16, False, 2, True)],
+)
+def test_groups_are_written_out_in_fp32_on_a_gpu_whose_kernel_knows_none(
+    dtype: torch.dtype, bf16: bool, heads: int, grouped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: bf16)  # without a GPU autocast stays off
+    with FakeTensorMode(), Asked() as asked:
+        q, k, v = (torch.empty(1, n, 16, 32, dtype=dtype, device="cuda") for n in (8, 2, 2))
+        assert DotProduct().attend(q, k, v, causal=True).shape == q.shape
+    assert asked.calls == [(heads, grouped)]

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from ..contracts import Cost, parameters_only
 from ..limits import at_least_one
 from ..norm import RMSNorm
-from ..ops.chunked import chunks, delta_rule
+from ..ops.chunked import chunks
 from ..ops.conv import causal_conv
 from ..ops.linear import Linear
+from ..ops.linear_attention import delta_rule
 from .state import StateMixer, draw_step_bias, forget_at_starts, without_autocast
 
 
@@ -88,6 +89,7 @@ class GatedDeltaNet(StateMixer):
 
     def _attend(self, u: Tensor, beta: Tensor, steps: Tensor, state: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
         """u: (b, s, 2 k + v), beta, steps: (b, s, h) -> y (b, s, h, d_v) and the last state, in the state's dtype."""
+        products = u.dtype if positions is None else None
         with without_autocast(u):
             u, beta, steps = (part.to(state.dtype) for part in (u, beta, steps))
             widths = (self.q_proj.out_features, self.k_proj.out_features, self.v_proj.out_features)
@@ -95,7 +97,8 @@ class GatedDeltaNet(StateMixer):
             q, k = (part * (part.square().sum(-1, keepdim=True) + 1e-6).rsqrt() for part in (q, k))
             decay = -self.A_log.to(state.dtype).exp() * F.softplus(steps + self.dt_bias.to(state.dtype))
             decay = forget_at_starts(decay, positions)[..., None]
-            return delta_rule(q * q.shape[-1] ** -0.5, k, v, decay, beta.sigmoid()[..., None], state, chunk=self.chunk)
+            q, beta = q * q.shape[-1] ** -0.5, beta.sigmoid()[..., None]
+            return delta_rule(q, k, v, decay, beta, state, chunk=self.chunk, products=products)
 
     def cost(self, seq: int) -> Cost:
         n, c = chunks(seq, self.chunk)

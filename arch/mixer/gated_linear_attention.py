@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from ..contracts import Cost, parameters_only
 from ..limits import above_zero, at_least_one
 from ..norm import RMSNorm
-from ..ops.chunked import chunks, decayed_attention
+from ..ops.chunked import chunks
 from ..ops.linear import Linear
+from ..ops.linear_attention import decayed_attention
 from .state import StateMixer, forget_at_starts, without_autocast
 
 
@@ -68,10 +69,11 @@ class GatedLinearAttention(StateMixer):
 
     def mix(self, x: Tensor, state: Tensor, window: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         parts = (self.q_proj(x), self.k_proj(x), self.v_proj(x), self.decay_proj(self.decay_in_proj(x)))
+        products = parts[0].dtype if positions is None else None
         with without_autocast(x):
             q, k, v, logits = (rearrange(part.to(state.dtype), "b s (h d) -> b s h d", h=self.n_heads) for part in parts)
             decay = forget_at_starts(F.logsigmoid(logits) / self.tau, positions)
-            y, state = decayed_attention(q * q.shape[-1] ** -0.5, k, v, decay, state, chunk=self.chunk)
+            y, state = decayed_attention(q * q.shape[-1] ** -0.5, k, v, decay, state, chunk=self.chunk, products=products)
         gate = self.gate_proj(x)
         y = rearrange(self.norm(y), "b s h d -> b s (h d)").to(gate.dtype) * F.silu(gate)
         return self.o_proj(y), state, window

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from ..contracts import Cost, parameters_only
 from ..limits import at_least_one
 from ..norm import RMSNorm
-from ..ops.chunked import chunks, decayed_attention
+from ..ops.chunked import chunks
 from ..ops.conv import causal_conv
 from ..ops.linear import Linear
+from ..ops.linear_attention import decayed_attention
 from .state import StateMixer, draw_step_bias, forget_at_starts, without_autocast
 
 
@@ -84,6 +85,7 @@ class Mamba2(StateMixer):
 
     def _scan(self, u: Tensor, dt: Tensor, state: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
         """u: (b, s, d_inner + 2 g d_state), dt: (b, s, h) -> y (b, s, d_inner) and the last state, in the state's dtype."""
+        products = u.dtype if positions is None else None
         with without_autocast(u):
             u, dt = u.to(state.dtype), dt.to(state.dtype)
             shared = self.n_groups * self.d_state
@@ -92,7 +94,8 @@ class Mamba2(StateMixer):
             into, out = (rearrange(part, "b s (g n) -> b s g n", g=self.n_groups) for part in (into, out))  # n: d_state
             dt = F.softplus(dt + self.dt_bias.to(state.dtype))
             decay = forget_at_starts(dt * -self.A_log.to(state.dtype).exp(), positions)
-            y, state = decayed_attention(out, into, x * dt[..., None], decay[..., None], state, chunk=self.chunk)
+            x_dt, decay = x * dt[..., None], decay[..., None]
+            y, state = decayed_attention(out, into, x_dt, decay, state, chunk=self.chunk, products=products)
             y = y + self.D.to(state.dtype)[:, None] * x
         return rearrange(y, "b s h d -> b s (h d)"), state
 

@@ -14,6 +14,7 @@ from .linear import linear
 from .seeds import stacked
 
 PIECE = 2**24  # logits that are there at a time: 64 MiB in fp32
+PIECE_ON_GPU = 2**28  # every piece also adds to the gradient of the whole table
 
 
 def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, ignore_index: int) -> Tensor:
@@ -21,22 +22,26 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, targets
 
     sum_t  log sum_v exp(z_tv) - z_t,target(t),   z = x W^T + b
 
-    Where there are more logits than ``PIECE`` they are made piece by piece, and so are their gradients, in the forward pass:
+    Where there are more logits than a piece has they are made piece by piece, and so are their gradients, in the forward pass:
     that of a plain sum is known there but for one factor.
 
     Paper: Wijmans 2024, arXiv:2411.09009 (section 4). Differs: pieces are whole rows of logits, and none is computed twice.
     Args:   targets: classes, or ignore_index where there is none.
     Shape:  x: (n, d), weight: (classes, d), bias: (classes,), targets: (n,) -> ()
     """
-    if len(x) * len(weight) <= PIECE or stacked():  # also the plain twin of what follows
+    if len(x) * len(weight) <= piece(x) or stacked():  # also the plain twin of what follows
         return F.cross_entropy(linear(x, weight, bias).float(), targets, ignore_index=ignore_index, reduction="sum")
     loss: Tensor = LinearCrossEntropy.apply(x, weight, bias, targets, ignore_index)
     return loss
 
 
+def piece(x: Tensor) -> int:
+    return PIECE_ON_GPU if x.is_cuda else PIECE
+
+
 def in_pieces(x: Tensor, weight: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows of x and of the targets, so many at a time that their logits are a piece."""
-    rows = max(1, PIECE // len(weight))
+    rows = max(1, piece(x) // len(weight))
     return zip(x.split(rows), targets.split(rows), strict=True)
 
 

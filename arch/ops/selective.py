@@ -1,7 +1,8 @@
 """The recurrence of Mamba, piece by piece: the states of a whole text, each d_state times as wide as a token, are never stored.
 
-The states of a piece stay in a processor's cache. What is kept for the gradients is the state before each piece, from which
-they compute the piece anew. Letters beside the usual: n d_state, p tokens of a piece.
+The states of a piece stay in a processor's cache, where they are made token by token; on a GPU a piece is larger and made in a
+few wide steps. What is kept for the gradients is the state before each piece, from which they compute the piece anew.
+Letters beside the usual: n d_state, p tokens of a piece.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .scan import chunked
 from .seeds import as_rows, stacked
 
 NUMBERS = 2**18  # in the states of a piece, where LEAST tokens have no more
+NUMBERS_ON_GPU = 2**26  # there a piece is as large as memory allows: 256 MiB in fp32, a few times over
 LEAST = 8  # tokens of a piece: there are as many times more of them than of the states that are kept
 
 
@@ -50,9 +53,10 @@ def selective_scan(
 
 def piece(u: Tensor, first: Tensor) -> tuple[int, int]:
     """How many rows and tokens are worked on at once."""
-    batch, seq, state = u.shape[0], u.shape[1], first[0].numel()
-    rows = min(batch, max(1, NUMBERS // (LEAST * state)))
-    return rows, min(seq, max(LEAST, NUMBERS // (rows * state)))
+    batch, seq, state = u.shape[0], u.shape[1], first.shape[1:].numel()
+    numbers = NUMBERS_ON_GPU if u.is_cuda else NUMBERS
+    rows = min(batch, max(1, numbers // (LEAST * state)))
+    return rows, min(seq, max(LEAST, numbers // (rows * state)))
 
 
 def by_rows(function: Callable[..., tuple[Tensor, ...]], rows: int, tokens: int, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -78,9 +82,36 @@ def states(room: Tensor, before: Tensor, passed: Tensor, A: Tensor, B: Tensor, t
     torch.mul(passed.unsqueeze(-2), rates, out=decays).exp2_()
     h[0] = before
     torch.mul(B.unsqueeze(-1), taken.unsqueeze(-2), out=h[1:])
-    for decay, earlier, state in zip(decays.unbind(), h[:-1].unbind(), h[1:].unbind(), strict=True):
-        state.addcmul_(decay, earlier)
+    (leap if h.is_cuda else walk)(decays, h[1:], h[0])
     return decays, h
+
+
+def walk(decays: Tensor, h: Tensor, first: Tensor) -> None:
+    """h_t += decay_t * h_{t-1}, in place and token by token: (p, b, n, d), first: (b, n, d)"""
+    for decay, state in zip(decays.unbind(), h.unbind(), strict=True):
+        state.addcmul_(decay, first)
+        first = state
+
+
+def leap(decays: Tensor, h: Tensor, first: Tensor) -> None:
+    """The same in few steps, each of many tokens: on a GPU a step costs its launch, whatever it does."""
+    h.copy_(chunked(decays.transpose(0, 1), h.transpose(0, 1), first).transpose(0, 1))
+
+
+def walk_back(decays: Tensor, to_h: Tensor, carried: Tensor) -> None:
+    """to_h_t += decay_{t+1} * to_h_{t+1}, in place, and carried in the last; then decay_t *= to_h_t, on to the state before."""
+    for decay, to_state in zip(reversed(decays.unbind()), reversed(to_h.unbind()), strict=True):
+        to_state.add_(carried)
+        carried = decay.mul_(to_state)
+
+
+def leap_back(decays: Tensor, to_h: Tensor, carried: Tensor) -> None:
+    to_h[-1] += carried
+    # Rolled, the first decay meets a state of zeros.
+    later, backwards = decays.roll(-1, 0).flip(0), to_h.flip(0)
+    leap(later, backwards, torch.zeros_like(carried))
+    to_h.copy_(backwards.flip(0))
+    decays.mul_(to_h)
 
 
 def scan_rows(
@@ -117,10 +148,8 @@ def gradients_of_rows(
         decays, h = states(room, before, passed, A, B_, taken)
         to_h, product = room[2:, : len(B_)]
         torch.mul(C_.unsqueeze(-1), to_y_.unsqueeze(-2), out=to_h)
-        for to_state, decay in zip(reversed(to_h.unbind()), reversed(decays.unbind()), strict=True):
-            to_state.add_(carried)
-            carried = decay.mul_(to_state)  # on to the state before
-        carried = carried.clone()
+        (leap_back if h.is_cuda else walk_back)(decays, to_h, carried)
+        carried = decays[0].clone()
         to_exponent = decays.mul_(h[:-1])
         to_dt_.copy_(torch.mul(to_exponent, A, out=product).sum(-2))
         to_A += to_exponent.mul_(dt_.unsqueeze(-2)).sum(0)

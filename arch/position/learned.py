@@ -20,7 +20,8 @@ class Learned(Position):
     Args:   d_model: channels of each token. max_seq: rows of the table, the longest text in tokens.
     Shape:  x: (batch, seq, d_model), positions: (batch or 1, seq) -> (batch, seq, d_model)
     Raises: ValueError: a text longer than the table, or positions past its end. Checking positions on a GPU would make the
-            host wait for it: there the device's own assertion fails, and compiled code checks the length alone.
+            host wait for it: there the device's own assertion fails, and compiled code checks the length alone. Who has them
+            on the host checks them there.
     """
 
     def __init__(self, *, d_model: int, max_seq: int) -> None:

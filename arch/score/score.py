@@ -37,8 +37,8 @@ class Score(nn.Module):
 def fused(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, causal: bool, scale: float) -> Tensor:
     """softmax(scale * q k^T + mask) v by the device's own kernel; (b, h, q, d), (b, g, k, d) -> (b, h, q, d)."""
     grouped = q.shape[1] != k.shape[1]
-    if grouped and mask is not None and q.is_cuda:
-        # Its kernel for masks knows no groups, and the fallback writes out every pair.
+    if grouped and q.is_cuda and (mask is not None or is_fp32(q)):
+        # Its kernel for masks and for fp32 knows no groups, and the fallback writes out every pair.
         k, v = (repeat(t, "b g k d -> b (g h) k d", h=q.shape[1] // k.shape[1]) for t in (k, v))
         grouped = False
     attend = partial(F.scaled_dot_product_attention, is_causal=causal, scale=scale, enable_gqa=grouped)
@@ -46,6 +46,11 @@ def fused(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, causal: bool,
         y: Tensor = as_rows(attend, q, k, v, mask if mask is None else mask.expand(len(q), -1, -1, -1))
         return y
     return attend(q, k, v, mask)
+
+
+def is_fp32(x: Tensor) -> bool:
+    """Whether attention computes in it: autocast takes it down."""
+    return x.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
 
 
 def products(q: Tensor, k: Tensor) -> Tensor:

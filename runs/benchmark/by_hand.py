@@ -25,7 +25,8 @@ class ByHand(nn.Module):
         w, seq = self.weights, tokens.shape[1]
         x = F.embedding(tokens, w["embedding_weight"])
         d_head = x.shape[-1] // self.n_heads
-        angles = torch.outer(torch.arange(seq), self.theta ** (-torch.arange(0, d_head, 2) / d_head))
+        rates = self.theta ** (-torch.arange(0, d_head, 2, device=x.device) / d_head)
+        angles = torch.outer(torch.arange(seq, device=x.device), rates)
         cos, sin = angles.cos(), angles.sin()
 
         def heads(t: Tensor) -> Tensor:

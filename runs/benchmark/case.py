@@ -47,6 +47,18 @@ class Case:
     weighed: bool = False
 
 
+def lazily(make: Callable[[], Turn]) -> Turn:
+    """A contender that is made when it is first called: what cannot be made is left out, and costs the others nothing."""
+    made: list[Turn] = []
+
+    def turn() -> Sequence[Tensor]:
+        if not made:
+            made.append(make())
+        return made[0]()
+
+    return turn
+
+
 def times(one: str, other: str) -> Callable[[Measured], Sequence[float]]:
     """The time of one over that of the other, turn by turn."""
     return lambda m: [a / b for a, b in zip(m.seconds[one], m.seconds[other], strict=True)]
@@ -57,7 +69,12 @@ def seconds(one: str) -> Callable[[Measured], Sequence[float]]:
 
 
 def memory(one: str, other: str) -> Callable[[Measured], Sequence[float]]:
-    return lambda m: [m.bytes[one] / m.bytes[other]]
+    return lambda m: [m.bytes[one] / max(1, m.bytes[other])]
+
+
+def used(name: str, flops: float, peak: float) -> Callable[[Measured], Sequence[float]]:
+    """Which share of a device's FLOP/s a contender used that does so many in a turn."""
+    return lambda m: [flops / value / peak for value in m.seconds[name]]
 
 
 def exponent(names: Mapping[int, str]) -> Callable[[Measured], Sequence[float]]:

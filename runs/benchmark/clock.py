@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,18 +14,36 @@ from torch import Tensor
 from ..training.measure import PeakMemory, synchronise
 from .case import Case, Measured, Turn
 
+Result = TypeVar("Result")
+
 WARM_UP = 2  # turns that do not count: caches fill, graphs compile
 
 
+class DeviceLost(RuntimeError):
+    """After some errors of a kernel a GPU does nothing more for the process that met them."""
+
+
 def measure(case: Case, *, turns: int, device: torch.device) -> tuple[Measured, dict[str, str]]:
-    """The seconds of each contender, and of those that were left out why: their numbers are not their twin's, or they fail."""
+    """The seconds of each contender, and of those that were left out why: their numbers are not their twin's, or they fail.
+
+    Raises: DeviceLost: the device can do nothing more.
+    """
     out: dict[str, str] = {}
     found: dict[str, Sequence[Tensor]] = {}
-    for name, turn in case.contenders.items():
+
+    def attempt(name: str, work: Callable[[Turn], Result]) -> Result | None:
         try:
-            found[name] = [t.detach().float().cpu() for t in turn()]
+            return work(case.contenders[name])
         except Exception as error:
-            out[name] = f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            out[name] = f"failed: {type(error).__name__}: {first_line(error)}"
+        refuse_lost(device)
+        return None
+
+    compared = {*case.twins, *case.twins.values()}
+    for name in case.contenders:
+        shown = attempt(name, lambda turn: turn())
+        if shown is not None and name in compared:
+            found[name] = [t.detach().float().cpu() for t in shown]
     for name, twin in case.twins.items():
         if name in found and twin in found and (far := distance(found[name], found[twin])) > case.tolerance:
             out[name] = f"its numbers are {far:.1e} from those of {twin}, and {case.tolerance:.0e} is allowed"
@@ -32,9 +51,26 @@ def measure(case: Case, *, turns: int, device: torch.device) -> tuple[Measured, 
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(WARM_UP + turns):
         for name in names if number % 2 else reversed(names):
-            seconds[name].append(timed(case.contenders[name], device))
+            if name not in out and (spent := attempt(name, lambda turn: timed(turn, device))) is not None:
+                seconds[name].append(spent)
+    names = [name for name in names if name not in out]
     peaks = {name: peak(case.contenders[name], device) for name in names if case.weighed}
-    return Measured({name: values[WARM_UP:] for name, values in seconds.items()}, peaks), out
+    return Measured({name: seconds[name][WARM_UP:] for name in names}, peaks), out
+
+
+def first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else ""
+
+
+def refuse_lost(device: torch.device) -> None:
+    """Let go of what a failed turn held. Raises: DeviceLost."""
+    gc.collect()
+    try:
+        synchronise(device)
+    except Exception as error:
+        raise DeviceLost(first_line(error)) from error
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:

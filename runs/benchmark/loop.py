@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..compose.compose import composed
 from ..job.run import Run
 from ..job.start import begin, build_optimiser, build_task, load_data
+from ..job.timing import Timed
 from ..training.fit import Progress, fit
 from .case import Bar, Case, Turn, times
 
 STEPS = 5  # of a turn
 WORDS = "size=nano mixer=gqa ffn=swiglu norm=rmsnorm position=rotary"
 SIZE = "size.d_model=256 size.d_gated=688 size.n_layers=4 size.n_heads=8"
-TRAIN = "train.batch_size=8 train.seq_len=256 train.steps=1000000 train.log_every=10 train.eval_every=1000000"
+TRAIN = "train.device=cpu train.batch_size=8 train.seq_len=256 train.steps=1000000 train.log_every=10 train.eval_every=1000000"
 
 
 def cases() -> Iterator[Case]:
     run = composed(f"{WORDS} {SIZE} {TRAIN}".split()).run
-    contenders = {"bare steps": bare(run), "the lab's loop": looped(run)}
+    contenders = {"bare steps": bare(run), "the lab's loop": looped(Timed(run), STEPS)}
     bar = Bar("the loop's time over that of bare steps", times("the lab's loop", "bare steps"), at_most=1.02)
     yield Case(f"{STEPS} steps of a decoder, 4 layers of 256", contenders, [bar], {"the lab's loop": "bare steps"})
 
@@ -43,28 +43,25 @@ class Until:
         return self.left == 0
 
 
-def looped(run: Run) -> Turn:
-    data = load_data(run)
-    task = build_task(run, data)
-    begin(task, run)
-    optimiser, begun = build_optimiser(run, task), Progress()
+def looped(model: Timed, steps: int) -> Turn:
+    begun = Progress()
 
     def turn() -> Sequence[Tensor]:
         nonlocal begun
         outcome = fit(
-            task=task,
-            data=data,
-            optimiser=optimiser,
+            task=model.task,
+            data=model.data,
+            optimiser=model.optimiser,
             schedule=lambda step, steps: 1.0,
-            settings=run.settings,
-            recorder=Until(STEPS),
-            device=torch.device("cpu"),
-            bf16=False,
-            seed=run.seed,
+            settings=model.run.settings,
+            recorder=Until(steps),
+            device=model.device,
+            bf16=model.bf16,
+            seed=model.run.seed,
             start=begun,
         )
         begun = outcome.progress
-        return [p.detach() for p in task.parameters()]
+        return [p.detach() for p in model.task.parameters()]
 
     return turn
 

@@ -40,12 +40,12 @@ def loop(moe: MoE, x: Tensor) -> Tensor:
     """Expert after expert, each on its own tokens."""
     flat = x.flatten(0, 1)
     routing, weights = moe.router(flat), moe.experts
-    y = torch.zeros_like(flat)
+    y = torch.zeros_like(flat, dtype=torch.float32)
     assert weights.gate_proj is not None
     banks = [bank.unbind(0) for bank in (weights.gate_proj, weights.up_proj, weights.down_proj)]
     for expert, (gate, up, down) in enumerate(zip(*banks, strict=True)):
         rows = routing.expert == expert
         token = routing.token[rows]
         h = F.silu(flat[token] @ gate.mT) * (flat[token] @ up.mT)
-        y = y.index_add(0, token, (h @ down.mT) * routing.gate[rows, None])
-    return y.view_as(x)
+        y = y.index_add(0, token, ((h @ down.mT) * routing.gate[rows, None]).float())
+    return y.to(x.dtype).view_as(x)

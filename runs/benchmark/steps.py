@@ -28,14 +28,15 @@ def step(model: nn.Module, tokens: Tensor, *, logits: Logits | None = None) -> T
     return turn
 
 
-def layer(module: nn.Module, x: Tensor, *, call: Callable[[Tensor], Tensor] | None = None) -> Turn:
-    """There and back. It shows the output and the input's gradient."""
+def layer(module: nn.Module, x: Tensor, *, call: Callable[[Tensor], Tensor] | None = None, bf16: bool = False) -> Turn:
+    """There and back, bf16: under autocast. It shows the output and the input's gradient."""
     forward = module if call is None else call
     weight = torch.randn(x.shape, generator=drawn(0)).to(x)  # of the output: a plain sum has gradients of zero in places
 
     def turn() -> Sequence[Tensor]:
         given = x.detach().requires_grad_()
-        y = forward(given)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+            y = forward(given)
         (y * weight).sum().backward()
         assert given.grad is not None
         for parameter in module.parameters():

@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from arch import Decoder
+from arch.ops.kernels import RUNNING
 
 from ..build.objects import build
 from ..data.contract import Data
@@ -89,7 +90,7 @@ def failed(run: Run, why: str) -> dict[str, Any]:
 
 
 def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience, n_stacked: int) -> Course[dict[str, Any]]:
-    """Build, fit, and say what came out: status, error, causal, metrics, cost, recompiles."""
+    """Build, fit, and say what came out: status, error, causal, metrics, cost, kernels, recompiles."""
     keep_memory()
     path, settings, device = run.folder, run.settings, pick_device(run.machine.device)
     data = load_data(run)
@@ -164,6 +165,7 @@ def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience, n
         "tokens": outcome.progress.tokens,
         "metrics": {f"val_{key}": record.finite(value) for key, value in outcome.metrics.items()} | routing(metrics),
         "cost": cost,
+        "kernels": dict(RUNNING),
         "recompiles": None if recorder.compiled is None else compilations() - recorder.compiled,
     }
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from arch.contracts import Position
 from arch.model.readout import Readout
 from arch.routing import pop_routings
 
@@ -20,11 +21,29 @@ Counts = dict[str, int]  # term -> its targets
 
 
 def pieces(task: Task, batch: Batch, n: int, device: torch.device) -> Iterator[tuple[Batch, Counts]]:
-    """Cut a batch into n equal parts on the device, each with the number of every term's targets in the whole batch."""
+    """Cut a batch into n equal parts on the device, each with the number of every term's targets in the whole batch.
+
+    Raises ValueError: a position past the end of the model's table.
+    """
+    refuse_far_positions(task.model, batch)
     counts = {name: int((targets != IGNORED).sum()) for name, targets in task.targets(batch).items()}  # on the host
     rows = batch.tokens.shape[0] // n
     for i in range(n):
         yield Batch(*(None if t is None else to_device(t[i * rows : (i + 1) * rows], device) for t in batch)), counts  # type: ignore[arg-type]
+
+
+def refuse_far_positions(model: nn.Module, batch: Batch) -> None:
+    """Here they are still on the host: on a GPU a kernel would fail at them, and take the process with it."""
+    reader, writer = getattr(model, "encoder", model), getattr(model, "decoder", model)
+    for positions, part in ((batch.positions, writer), (batch.source_positions, reader)):
+        if positions is None or positions.device.type != "cpu" or not positions.numel():
+            continue
+        last = int(positions.max())
+        for module in part.modules():
+            if isinstance(module, Position) and module.longest is not None and last >= module.longest:
+                raise ValueError(
+                    f"position {last} is past the end of the position table: max_seq is {module.longest}, not {last + 1}"
+                )
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -13,11 +13,14 @@ import torch
 
 from arch.ops.linear import linear
 
-# Dense bf16 peak of a device by its name, FLOP/s: the makers' data sheets, without sparsity.
+# Dense bf16 peak of a device by its name, FLOP/s: the makers' data sheets, without sparsity. The first that fits counts.
 PEAKS = {
     "B200": 2250e12,
+    "GH200": 989e12,
+    "H200 NVL": 835e12,
     "H200": 989e12,
     "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
     "H100": 989e12,
     "A100": 312e12,
     "L40S": 362e12,
@@ -32,13 +35,17 @@ PEAKS = {
 def peak_flops(device: torch.device, precision: str) -> tuple[float, str]:
     """(FLOP/s, where it is from): the table for a known GPU in bf16, else the matmul rate measured here and now."""
     if device.type == "cuda" and precision == "bf16":
-        name = torch.cuda.get_device_name(device)
-        for key, peak in PEAKS.items():
-            if re.search(rf"\b{key}\b", name):
-                return peak, f"table: {key}, dense bf16"
+        key = known_peak(torch.cuda.get_device_name(device))
+        if key is not None:
+            return PEAKS[key], f"table: {key}, dense bf16"
     return matmul_rate(
         device, torch.bfloat16 if precision == "bf16" else torch.float32
     ), "measured: matrix product on this machine"
+
+
+def known_peak(name: str) -> str | None:
+    """The entry of PEAKS that a device's name stands for; a slice of a GPU (MIG) has none."""
+    return next((key for key in PEAKS if re.search(rf"\b{key}\b", name) and not re.search(r"\bMIG\b", name)), None)
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
