@@ -11,14 +11,22 @@ help:  ## this list
 
 setup: $(READY)  ## make .venv with the pinned versions (a venv that already holds torch keeps it: make VENV=path)
 
-$(READY): pyproject.toml constraints.txt
+# A linked environment, or one that was named, may serve another checkout: `pip install -e` would point it here without a word.
+$(READY): pyproject.toml requirements.txt constraints.txt
+	@other=$$(sed -n 's|.*"url": *"file://\([^"]*\)".*|\1|p' $(VENV)/lib/python3*/site-packages/archlab-*.dist-info/direct_url.json 2>/dev/null); \
+	if [ -d "$$other" ] && [ "$$(cd "$$other" && pwd -P)" != "$$(pwd -P)" ]; then \
+		echo "$(VENV) was set up for $$other and is taken as it is; for one of this checkout's own: make VENV=other/path, or remove the link"; \
+	else $(MAKE) --no-print-directory _install; fi
+
+_install:
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' \
 		|| { echo "Python 3.10 to 3.13 is needed, $$($(BIN)/python -V) is here: make PYTHON=python3.12"; exit 1; }
-	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt torch
+	@echo "setting up $(VENV): torch, unless it is there, and what requirements.txt lists; about 1.8 GB with a torch for CPUs, 5 GB with CUDA's"
+	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install -c constraints.txt torch
 	@$(BIN)/python -m pip freeze 2>/dev/null | grep '^torch==' > $(VENV)/torch.txt; grep -v '^torch==' constraints.txt | cat - $(VENV)/torch.txt > $(VENV)/pins.txt
-	$(BIN)/python -m pip install -q -c $(VENV)/pins.txt -e '.[lab,text,peers,dev]'
-	@touch $@
+	$(BIN)/python -m pip install -c $(VENV)/pins.txt -r requirements.txt -e .
+	@touch $(READY)
 
 demo: $(READY)  ## the five axes compared on real text, in minutes, with a report at the end
 	@$(BIN)/python -m runs.train -m study=demo; code=$$?; $(BIN)/python -m analysis.report runs/out/demo && exit $$code
@@ -50,4 +58,4 @@ gpu:  ## on a machine with CUDA, with its own torch: fast paths against their tw
 		$(GPU) -m analysis.report runs/out/gpu-card || code=1; \
 		[ $$tests -eq 0 ] || { echo "the tests on the GPU failed: see above, before the sweep"; code=1; }; exit $$code
 
-.PHONY: help setup demo claims test check torture format gpu
+.PHONY: help setup _install demo claims test check torture format gpu

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import jinja2
 import pandas as pd
 
-from analysis import digits, plots, plots_claims, plots_cost, plots_curves, plots_moe, plots_tuning, speed
+from analysis import plots, plots_claims, plots_cost, plots_curves, plots_moe, plots_tuning
 from analysis.axes import axis_effects
 from analysis.columns import without_collection
 from analysis.comparison import Comparison, compare
-from analysis.content import verdicts, words
-from analysis.files import refuse_links, write
+from analysis.files import plain, refuse_links, write
 from analysis.load import read
-from analysis.metric import MATCHED
 from analysis.noise import checkpoint_noise
+from analysis.page.page import page
+from analysis.progress import planned
 from analysis.spreadsheet import csv
 from analysis.style import Drawing
-from analysis.terminal import outcome, terminal_table
+from analysis.terminal import terminal_table
 from analysis.tuning import bill, read_trials
 from runs.job.record import RecordError
 
@@ -57,7 +57,10 @@ def build(path: str | Path, baseline: str | None = None) -> tuple[Path, Comparis
     files = {f"figures/{name}": content for name, content in figures.items()}
     files |= {"runs.csv": csv(records.runs.drop(columns="folder")), "curves.csv": csv(records.curves)}
     files |= {"routing.csv": csv(records.routing)} if len(records.routing) else {}
-    files |= {"verdicts.json": verdicts_text.encode(), "index.html": _page(study, effects, jitter, sections, figures).encode()}
+    files |= {
+        "verdicts.json": verdicts_text.encode(),
+        "index.html": page(study, records, effects, jitter, sections, planned(target.parent).keys()).encode(),
+    }
     refuse_links(target, target / "figures", *(target / name for name in files))
     for name, content in files.items():
         write(target / name, content)
@@ -65,6 +68,27 @@ def build(path: str | Path, baseline: str | None = None) -> tuple[Path, Comparis
         if old.name not in figures and old.is_file():
             old.unlink()  # a figure of an earlier state of the study
     return target / "index.html", study
+
+
+def verdicts(study: Comparison, effects: pd.DataFrame, jitter: float = math.nan) -> dict[str, Any]:
+    """The paired comparisons for other programs; unknown values are null, as is a verdict for want of seeds."""
+    content = {
+        "study": study.runs["study"].iloc[0],
+        "metric": study.metric.column,
+        "lower_is_better": study.metric.lower_is_better,
+        "baseline": study.baseline,
+        "baseline_mean": study.arms.loc[study.baseline, "mean"],
+        "seeds": study.seeds,
+        "seeds_needed": study.needed,
+        "question": None if study.question is None else study.question.to_json(),
+        "claims": study.claims.to_dict("records"),
+        "noise": study.noise | {"checkpoint_sd": jitter},
+        "set_aside": [run._asdict() for run in study.set_aside],
+        "comparisons": study.differences.to_dict("records"),
+        "axes": effects.to_dict("records"),
+        "tuning": None if study.tuning is None else study.tuning.to_json(),
+    }
+    return plain(content)
 
 
 def _figures(study: Comparison, effects: pd.DataFrame, curves: pd.DataFrame, routing: pd.DataFrame) -> dict[str, list[Drawing]]:
@@ -83,40 +107,6 @@ def _figures(study: Comparison, effects: pd.DataFrame, curves: pd.DataFrame, rou
     return {name: [drawing for drawing in drawings if drawing is not None] for name, drawings in sections.items()}
 
 
-def _page(
-    study: Comparison, effects: pd.DataFrame, jitter: float, sections: dict[str, list[Drawing]], files: dict[str, bytes]
-) -> str:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    pages = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    shown = [digits.fixed, digits.si, digits.signed, digits.percent, digits.share, digits.times, digits.interval, digits.three]
-    shown.append(digits.count)
-    pages.filters.update({function.__name__: function for function in [*shown, outcome, speed.told]})
-    images = {
-        name: "data:image/svg+xml;base64," + base64.b64encode(files[f"{name}.svg"]).decode()
-        for name in _drawing_names(sections)
-    }
-    differences = {row["arm"]: row for row in study.differences.to_dict("records")}
-    return pages.get_template("report.html.jinja").render(
-        study=study,
-        **words(study, effects, jitter),
-        seeds=len(study.seeds),
-        interactions=effects[effects["other_axis"].notna() | (effects["n"] == 0)].to_dict("records"),
-        arms=[(arm, line, differences.get(arm)) for arm, line in study.arms.iterrows()],
-        matched=MATCHED,
-        unfit=speed.UNFIT,
-        sections=sections,
-        images=images,
-        runs=study.runs.sort_values(["arm", "seed"], kind="stable").to_dict("records"),
-        any_error=bool(study.runs["error"].notna().any()),
-    )
-
-
-def _drawing_names(sections: dict[str, list[Drawing]]) -> list[str]:
-    return [drawing.name for drawings in sections.values() for drawing in drawings]
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Rebuild a study's report from its records.")
     parser.add_argument("study", type=Path, help="the study's folder, runs/out/<study>")
@@ -125,11 +115,11 @@ def main(arguments: list[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal without a minus sign still gets its table
     try:
-        page, study = build(parsed.study, parsed.baseline)
+        file, study = build(parsed.study, parsed.baseline)
     except (RecordError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    print(f"{terminal_table(study)}\nreport: {page}")
+    print(f"{terminal_table(study)}\nreport: {file}")
     return 0
 
 

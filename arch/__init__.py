@@ -35,6 +35,8 @@ from .router import Balanced, ExpertChoice, Hash, NoisyTopK, Switch, TopK
 from .routing import pop_routings
 from .score import DotProduct, FullWidthQKNorm, Gaussian, QKNorm, Score, Sink, SoftCap
 
+__version__ = "0.1.0"
+
 __all__ = [
     "GLU",
     "GRU",

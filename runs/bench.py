@@ -11,6 +11,10 @@ from __future__ import annotations
 
 if not __package__:
     raise SystemExit("start it as a module, from the top of the repository: python -m runs.bench")
+if __name__ == "__main__":
+    from .usage import answer_help
+
+    answer_help(__doc__)  # before torch is imported
 
 import importlib
 import pkgutil
@@ -73,7 +77,7 @@ def known() -> list[str]:
 
 def main(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else list(words)
-    if not words or {"-h", "--help"} & set(words):
+    if not words:
         print(__doc__)
         return 0
     bench(**parse([f"subject={words[0]}", *words[1:]], bench))

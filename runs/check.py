@@ -1,13 +1,19 @@
 """A dry run of a command: what it would train and cost, or why it cannot. Nothing is trained, no weight is allocated.
 
 python -m runs.check model=mixtral_8x7b                          one model, at its own context
+python -m runs.check ffn=moe size.n_experts=16 size=small        one run: parameters, FLOPs, state, memory
 python -m runs.check -m ffn=dense,moe norm=layernorm,rmsnorm     a grid
+python -m runs.check -m study=demo                               the arms of a study
 """
 
 from __future__ import annotations
 
 if not __package__:
     raise SystemExit("start it as a module, from the top of the repository: python -m runs.check")
+if __name__ == "__main__":
+    from .usage import answer_help
+
+    answer_help(__doc__, composes=True)  # before torch is imported
 
 import sys
 
@@ -19,18 +25,14 @@ from arch.lora import adapter_cost, without_adapters
 from .command import collect, guarded
 from .compose.explain import explain
 from .compose.match import told
-from .job.check import check, needed_memory
+from .job.check import Checked, check
 from .job.record import RecordError
 from .job.run import Run
-from .objective import Task
 from .objective.contract import lookups
 from .training.memory import device_memory
 
 
 def main() -> int:
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-        return 0
     command = collect(reads=["size.max_seq"])  # the context that costs are reported for
     for error in command.refused:
         print(explain(error))
@@ -52,12 +54,12 @@ def main() -> int:
     return 0 if good == command.total else 1
 
 
-def costs(run: Run, task: Task) -> dict[str, str]:
+def costs(run: Run, checked: Checked) -> dict[str, str]:
     """What a person asks of a model before training it, in words. The context: the longest text it is made for."""
-    context, settings = run.size["max_seq"], run.settings
+    (task, memory), context, settings = checked, run.size["max_seq"], run.settings
     with without_adapters(task.model):
         model: Cost = task.model.cost(context)  # type: ignore[operator]
-    adapters, memory = adapter_cost(task.model), needed_memory(run, task)
+    adapters = adapter_cost(task.model)
     heads = {name: sum(p.numel() for p in head.parameters()) for name, head in task.heads.items()}
     besides = [f"{n:,} of the objective's head {name}" for name, n in heads.items()]
     besides += [f"{adapters.params:,} of the adapters, which alone learn with the heads"] if adapters.params else []

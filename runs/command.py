@@ -19,7 +19,7 @@ from .build.objects import check_arguments
 from .compose.arms import points, said
 from .compose.compose import Point
 from .compose.effect import refuse_idle
-from .compose.explain import CONF, EXPECTED, explain
+from .compose.explain import CONF, EXPECTED, explain, search
 from .compose.grid import each_point
 from .compose.labels import labelled
 from .compose.match import Equal, alone
@@ -76,6 +76,7 @@ def collect(reads: Collection[str] = ()) -> Command:
                 check_here(run)
                 execute(run)
 
+    search(sys.argv[1:])
     refuse_given_twice(sys.argv[1:])
     sys.argv = [sys.argv[0], *map(normal, sys.argv[1:])]
     if not each_point(sys.argv[1:], gather):

@@ -10,6 +10,10 @@ from __future__ import annotations
 
 if not __package__:
     raise SystemExit("start it as a module, from the top of the repository: python -m runs.export")
+if __name__ == "__main__":
+    from .usage import answer_help
+
+    answer_help(__doc__)  # before torch is imported
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -109,9 +113,6 @@ def token_ids(layout: Family, specials: Mapping[str, int], start: Config) -> Con
 
 def main(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
-    if {"-h", "--help"} & set(words):
-        print(__doc__)
-        return 0
     export(**parse(words, export))
     return 0
 

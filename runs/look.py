@@ -10,6 +10,10 @@ from __future__ import annotations
 
 if not __package__:
     raise SystemExit("start it as a module, from the top of the repository: python -m runs.look")
+if __name__ == "__main__":
+    from .usage import answer_help
+
+    answer_help(__doc__, composes=True)  # before torch is imported
 
 import sys
 from collections import Counter
@@ -148,9 +152,6 @@ def encode_argument(tokens: ReadableTokens, key: str, text: str) -> list[int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    if {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return 0
     of_trained = [argument for argument in argv if argument.split("=", maxsplit=1)[0] in TRAINED]
     if any(argument.startswith(("run=", "weights=")) for argument in of_trained):
         look(**parse(argv, look))
@@ -161,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for refusal in command.refused:
         raise refusal
     for run in command.runs:
-        print(f"{run.title}\n{structure(check(run))}")
+        print(f"{run.title}\n{structure(check(run).task)}")
     return 0
 
 

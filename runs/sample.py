@@ -11,6 +11,10 @@ from __future__ import annotations
 
 if not __package__:
     raise SystemExit("start it as a module, from the top of the repository: python -m runs.sample")
+if __name__ == "__main__":
+    from .usage import answer_help
+
+    answer_help(__doc__)  # before torch is imported
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -172,9 +176,6 @@ def _ignore(text: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    if {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return 0
     try:
         sample(**parse(argv, sample))
     except Stopped as stopped:  # who reads has read enough

@@ -1,16 +1,23 @@
 """Train one run, or sweep many.
 
 python -m runs.train ffn=moe mixer=gqa                      one run
+python -m runs.train model=gpt2 size=nano train.steps=200   a published model's blocks, at a small size
+python -m runs.train stack="3*mamba2, gqa" position=none    layers that differ
 python -m runs.train -m ffn=dense,moe norm=layernorm,rmsnorm seed=0,1,2 study.name=mine     a grid
 python -m runs.train -m study=demo                          the arms of a study
 
-The same command again does what is left: done runs stay, cut-off runs go on, failed ones are tried again.
+The same command again does what is left: done runs stay, cut-off runs go on, failed ones are tried again. What a command would
+train and cost is said by python -m runs.check with the same words.
 """
 
 from __future__ import annotations
 
 if not __package__:
     raise SystemExit("start it as a module, from the top of the repository: python -m runs.train")
+if __name__ == "__main__":
+    from .usage import answer_help
+
+    answer_help(__doc__, composes=True)  # before torch is imported
 
 import contextlib
 import sys
@@ -27,9 +34,6 @@ from .job.run import Run
 
 def main() -> int:
     """Check every point before the first is trained, then run them: one in this process, many as a sweep. An exit code."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-        return 0
     command = collect()
     total = command.total
     if total == 1 and command.refused:
@@ -107,6 +111,10 @@ def single(run: Run) -> list[str]:
 def sweep(runs: list[Run]) -> list[str]:
     from .sweep.launcher import launch
 
+    study = runs[0].folder.parent
+    asked = {run.folder.name: {"arm": run.label or run.name, "seed": run.seed, "steps": run.settings.steps} for run in runs}
+    record.write_plan(study, asked)
+    print(f"{len(runs)} runs; from another shell: python -m analysis.watch {study}", flush=True)
     statuses = launch(runs, slots=runs[0].study.slots, timeout=runs[0].study.timeout)
     time_in_turns(runs)
     return statuses

@@ -20,7 +20,7 @@ TABLE = {
 # from the door down; rooms on one line do not know each other
 FLOORS = [
     ["runs.train", "runs.check", "runs.sample", "runs.look", "runs.export", "runs.bench"],
-    ["runs.command", "runs.trained", "runs.sweep", "runs.benchmark"],
+    ["runs.command", "runs.trained", "runs.usage", "runs.sweep", "runs.benchmark"],
     ["runs.compose"],
     ["runs.job"],
     ["runs.training"],

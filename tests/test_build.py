@@ -119,7 +119,7 @@ def test_a_target_that_is_no_dotted_name(target: object) -> None:
         ("arch.decode.torch", "a class is expected, not a module"),
         ("arch.decode.torch.load", "No module named"),
         ("arch.contracts.Block.forward", "No module named"),
-        ("arch.ffn.activation.ACTIVATIONS", "a class is expected, not a dict"),
+        ("arch.ops.activation.ACTIVATIONS", "a class is expected, not a dict"),
         ("runs.data.contract.IGNORED", "a class is expected, not a int"),
     ],
 )

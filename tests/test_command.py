@@ -8,9 +8,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from runs.build.errors import ConfigError
-from runs.build.groups import KEYS
+from runs.build.groups import KEYS, USUAL
 from runs.command import Command, collect, guarded
 from runs.compose.explain import CONF, did_you_mean, leaves
 from runs.job.check import check
@@ -201,3 +202,34 @@ def test_a_door_started_as_a_file_says_how_it_is_started(door: str) -> None:
     done = subprocess.run([sys.executable, f"runs/{door}.py"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == f"start it as a module, from the top of the repository: python -m runs.{door}\n"
+
+
+def test_hints_know_the_options_of_a_folder_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ffn").mkdir()
+    (tmp_path / "ffn" / "mine.yaml").write_text("_target_: arch.MLP\nd_model: ${size.d_model}\nd_ff: 8\nswirl: 3\n")
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    search = f"hydra.searchpath=[file://{tmp_path}]"
+    for words, message in {
+        (search, "ffn=mien"): "ffn=mien: no such option; did you mean mine?; all: dense, geglu, gelu_tanh, mine, moe,",
+        (search, "ffn.swril=2"): "ffn.swril: unknown key; did you mean ffn.swirl?",
+        (
+            search,
+            "ffn.swirl=2",
+        ): "ffn.swirl=2: no part of this run reads it; leave it out, or choose what does; read by ffn=mine",
+        ("ffn.swirl=2",): "ffn.swirl: unknown key; known: ",
+        ("study=claims/gqaa",): "study=claims/gqaa: no such option; did you mean claims/gqa?; all: demo,",
+    }.items():
+        monkeypatch.setattr(sys, "argv", ["train", *words])
+        assert guarded(main) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_name_leads_with_the_model_and_tells_a_score_where_they_are_not_the_usual_ones() -> None:
+    assert config().name == "dense-mha-layernorm-pre_norm-learned"
+    assert config("score=qk_norm").name == "dense-mha-layernorm-pre_norm-learned-qk_norm"
+    assert config("model=gpt2", "size=nano").name == "gpt2-gelu_tanh-mha-layernorm-pre_norm-learned"
+    assert config("model=gpt2", "size=nano", "study.arm=mine").name == "mine"
+    usual = OmegaConf.load(CONF / "config.yaml").defaults
+    assert all(OmegaConf.create({key: option}) in usual for key, option in USUAL.items())

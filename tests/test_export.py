@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-import runs.export as export_door
 from runs.build.errors import ConfigError
 from runs.command import guarded
 from runs.export import export, main, write
@@ -315,9 +314,3 @@ def test_a_run_may_keep_its_export_in_its_folder(trained: Trained) -> None:
     export(run=str(run), to=str(run / "checkpoint" / "away"))
     assert {file: file.read_bytes() for file in before} == before
     assert (run / "checkpoint" / "away" / "model.safetensors").is_file()
-
-
-@pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_is_what_the_command_does(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([flag]) == 0
-    assert capsys.readouterr().out.strip() == str(export_door.__doc__).strip()

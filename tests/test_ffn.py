@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from arch.contracts import ChannelMixer
 from arch.ffn import GLU, MLP
-from arch.ffn.activation import ACTIVATIONS
+from arch.ops.activation import ACTIVATIONS
 
 KINDS = [MLP, GLU]
 

@@ -19,7 +19,7 @@ from analysis.load import load
 from runs.build.errors import ConfigError
 from runs.build.stack import parse
 from runs.compose.explain import EXPECTED, explain
-from runs.job.check import check, check_here, needed_memory
+from runs.job.check import check, check_here
 from runs.job.execute import execute
 from runs.job.start import build_task, load_data
 from runs.training.evaluation import losses, pieces
@@ -245,16 +245,16 @@ def test_the_memory_of_activations_is_no_more_than_what_is_kept_and_not_much_les
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         _ = losses(task, batch, counts)
     measured = sum(storage.nbytes() for number, storage in kept.items() if number not in weights)
-    least = needed_memory(run, check(run)).activations
+    least = check(run).memory.activations
     assert 0.5 * measured < least < 1.02 * measured  # the meta device copies a few views that a CPU does not
 
 
 def test_the_optimiser_says_what_it_keeps() -> None:
     adamw, muon = (config(*SMALL, f"optim={name}") for name in ("adamw", "muon"))
-    needed = {run.optim["_target_"][-5:]: needed_memory(run, check(run)) for run in (adamw, muon)}
+    needed = {run.optim["_target_"][-5:]: check(run).memory for run in (adamw, muon)}
     learning = needed["adamw"].gradients
     assert needed["adamw"].optimiser == 2 * learning
-    hidden = sum(p.numel() * p.element_size() for p in hidden_matrices(check(muon)))
+    hidden = sum(p.numel() * p.element_size() for p in hidden_matrices(check(muon).task))
     assert needed[".muon"].optimiser == 2 * learning - hidden
 
 

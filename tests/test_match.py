@@ -40,7 +40,7 @@ def named(command: Command) -> dict[str, Run]:
 
 def budget_of(run: Run, budget: str) -> float:
     """By the task that is built from the run."""
-    task, seq = check(run), run.settings.seq_len
+    task, seq = check(run).task, run.settings.seq_len
     if budget == "train_flops":
         return task.train_flops(seq) * run.settings.steps * run.settings.tokens
     return float(getattr(task.cost(seq), {"flops": "flops", "total_params": "params"}.get(budget, budget)))

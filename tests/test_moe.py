@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from arch.contracts import ChannelMixer, Router
 from arch.ffn import GLU, MLP, Experts, MoE
 from arch.losses import load_balance_loss, router_z_loss
-from arch.ops import dispatch as ops
+from arch.ops import bank as ops
+from arch.ops.activation import ACTIVATIONS, GRADIENTS
+from arch.ops.bank import in_steps
 from arch.ops.grouped import blocked, native
 from arch.router import Balanced, ExpertChoice, Hash, NoisyTopK, Switch, TopK
 from arch.routing import dropped, load, pop_routings
@@ -141,118 +142,120 @@ def test_the_gradients_of_the_grouped_product_are_those_of_finite_differences() 
     assert torch.autograd.gradcheck(blocked, (x.double().requires_grad_(), weight.double().requires_grad_(), counts))
 
 
-# Dispatch and combine: expert by expert, the same as torch.compile sees it, and as where nobody may wait for the counts
+# The bank: expert by expert, the same as torch.compile sees it, and as where nobody may wait for the counts
 
 N_TOKENS = 7  # few: every expert with many rows meets a token more than once
-Product = Callable[..., tuple[Tensor, ...]]
-every_product = pytest.mark.parametrize("product", ["dispatch", "dispatch_to_several", "combine"])
+Factors = list[Tensor]  # x, gate, outward and one or two inward banks
+every_kind = pytest.mark.parametrize("matrices", [1, 2], ids=["mlps", "glus"])
 
 
-@pytest.fixture(params=["eager", "operators", "blocked", "native"])
+@pytest.fixture(params=["eager", "in_steps", "operators", "blocked", "native"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     name: str = request.param
+    if name == "in_steps":
+        monkeypatch.setattr(ops, "pays", lambda x, weight: True)
     if name == "operators":
         monkeypatch.setattr(ops, "is_compiling", lambda: True)
     if name in ("blocked", "native"):
-        monkeypatch.setattr(ops, "host_knows_counts", lambda x: False)
+        monkeypatch.setattr(ops, "expert_bank", ops.by_groups)
         monkeypatch.setattr(ops, "grouped_matmul", {"blocked": blocked, "native": native}[name])
     return name
 
 
-def product_case(product: str, counts: list[int], rows: int) -> tuple[Product, list[Tensor]]:
-    """A product of a module (this one or the twins') as a function of the factors that have gradients, and these factors."""
+def bank_case(matrices: int, counts: list[int], rows: int) -> tuple[Callable[..., Callable[..., Tensor]], Factors]:
+    """The bank of a module (this one or the twins') as a function of the factors that have gradients, and these factors."""
     torch.manual_seed(0)
     token, sizes = torch.randint(N_TOKENS, (rows,)), torch.tensor(counts)
 
-    def dispatch(module: ModuleType, x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-        return tuple(module.dispatch_matmul(x, token, sizes, list(weights)))
+    def of(module: ModuleType) -> Callable[..., Tensor]:
+        def run(x: Tensor, gate: Tensor, outward: Tensor, *inward: Tensor) -> Tensor:
+            y: Tensor = module.expert_bank(x, token, gate, sizes, list(inward), outward, "silu")
+            return y
 
-    def combine(module: ModuleType, h: Tensor, gate: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-        return (module.matmul_combine(h, gate, token, sizes, weight, N_TOKENS),)
+        return run
 
-    if product == "combine":
-        return combine, [torch.randn(rows, 12), torch.rand(rows), torch.randn(len(counts), 8, 12)]
-    widths = (8, 4, 8) if product == "dispatch_to_several" else (8,)
-    return dispatch, [torch.randn(N_TOKENS, 12), *(torch.randn(len(counts), width, 12) for width in widths)]
+    n = len(counts)
+    return of, [
+        torch.randn(N_TOKENS, 12),
+        torch.rand(rows),
+        torch.randn(n, 12, 8) / 8**0.5,
+        *(torch.randn(n, 8, 12) / 12**0.5 for _ in range(matrices)),
+    ]
 
 
-def of_product(run: Callable[..., tuple[Tensor, ...]], factors: list[Tensor], *, frozen: tuple[int, ...] = ()) -> list[Tensor]:
-    """The outputs and the gradients of a weighted sum of them; None for the factors that are frozen."""
+def of_bank(run: Callable[..., Tensor], factors: Factors, *, frozen: tuple[int, ...] = ()) -> list[Tensor | None]:
+    """The output and the gradients of a weighted sum of it; None for the factors that are frozen."""
     leaves = [t.clone().requires_grad_(i not in frozen) for i, t in enumerate(factors)]
-    outputs = run(*leaves)
-    directions = torch.Generator().manual_seed(2)
-    sum((y * torch.randn(y.shape, generator=directions)).sum() for y in outputs).backward()
-    return [*outputs, *(leaf.grad for leaf in leaves)]
+    y = run(*leaves)
+    if y.requires_grad:  # the twin's does not where nobody is served
+        (y * torch.randn(y.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
+    return [y, *(leaf.grad for leaf in leaves)]
 
 
-@every_product
+@every_kind
 @pytest.mark.parametrize("case", COUNTS)
-def test_every_way_of_a_product_equals_the_twin(way: str, product: str, case: str) -> None:
-    run, factors = product_case(product, *COUNTS[case])
-    for found, expected in zip(of_product(partial(run, ops), factors), of_product(partial(run, plain), factors), strict=True):
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)  # a gradient sums up to 300 rows of a token
+def test_every_way_of_a_bank_equals_the_twin(way: str, matrices: int, case: str) -> None:
+    of, factors = bank_case(matrices, *COUNTS[case])
+    for found, expected in zip(of_bank(of(ops), factors), of_bank(of(plain), factors), strict=True):
+        twins = torch.zeros_like(found) if expected is None else expected
+        torch.testing.assert_close(found, twins, atol=1e-4, rtol=1e-5)  # a gradient sums up to 300 rows of a token
 
 
 def test_rows_past_the_last_group_meet_no_expert(way: str) -> None:
     token, counts = torch.tensor([0, 1, 2, 3, 3, 5, 6, *[4] * 13]), torch.tensor([3, 0, 4])
     x, gate, up, down = torch.randn(7, 12), torch.rand(20), torch.randn(3, 8, 12), torch.randn(3, 12, 8)
     leaves = [t.requires_grad_() for t in (x, gate, up, down)]
-    (h,) = ops.dispatch_matmul(x, token, counts, [up])
-    h.retain_grad()
-    y = ops.matmul_combine(h, gate, token, counts, down, 7)
+    y = ops.expert_bank(x, token, gate, counts, [up], down, "gelu")
     y.square().sum().backward()
     met = torch.tensor([0, 1, 2, 3, 5, 6])  # token 4 comes only after the last group
-    for served, unserved in ((y[met], y[4]), (x.grad[met], x.grad[4]), *((t[:7], t[7:]) for t in (h, h.grad, gate.grad))):
+    for served, unserved in ((y[met], y[4]), (x.grad[met], x.grad[4]), (gate.grad[:7], gate.grad[7:])):
         assert served.all() and not unserved.any()
     for bank in leaves[2:]:
         assert bank.grad[[0, 2]].all() and not bank.grad[1].any()  # an expert without rows
 
 
-@every_product
-def test_a_product_takes_an_expanded_gradient_like_any_other(way: str, product: str) -> None:
-    run, factors = product_case(product, [3, 0, 4], 7)
+def test_rows_in_steps_are_the_same_rows() -> None:
+    token, gate, counts = torch.arange(1, 101), torch.arange(1.0, 101), torch.tensor([33, 0, 64, 1])  # two have no expert
+    tokens, gates, filled = in_steps(token, gate, counts)
+    assert filled.tolist() == [64, 0, 64, 32] and tokens.shape == gates.shape == (100 + 4 * 31,)
+    for found in (tokens, gates):
+        assert found[:33].tolist() == list(range(1, 34)) and not found[33:64].any()
+        assert found[64:128].tolist() == list(range(34, 98)) and found[128] == 98 and not found[129:160].any()
+        assert found[160:162].tolist() == [99, 100] and not found[162:].any()
 
-    def of(module: ModuleType, *factors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(y.sum().expand(1) for y in run(module, *factors))
 
-    for found, expected in zip(of_product(partial(of, ops), factors), of_product(partial(of, plain), factors), strict=True):
+def test_a_bank_takes_an_expanded_gradient_like_any_other(way: str) -> None:
+    of, factors = bank_case(2, [3, 0, 4], 7)
+
+    def summed(module: ModuleType) -> Callable[..., Tensor]:
+        return lambda *factors: of(module)(*factors).sum().expand(1)
+
+    for found, expected in zip(of_bank(summed(ops), factors), of_bank(summed(plain), factors), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-@every_product
-@pytest.mark.parametrize("way", ["eager", "operators", "blocked"], indirect=True)  # grouped_mm has no fp64
-def test_the_gradients_of_a_product_are_those_of_finite_differences(way: str, product: str) -> None:
-    run, factors = product_case(product, [2, 0, 3], 6)
-    assert torch.autograd.gradcheck(partial(run, ops), [t.double().requires_grad_() for t in factors], fast_mode=True)
+@every_kind
+@pytest.mark.parametrize("way", ["eager", "in_steps", "operators", "blocked"], indirect=True)  # grouped_mm has no fp64
+def test_the_gradients_of_a_bank_are_those_of_finite_differences(way: str, matrices: int) -> None:
+    of, factors = bank_case(matrices, [2, 0, 3], 6)
+    assert torch.autograd.gradcheck(of(ops), [t.double().requires_grad_() for t in factors], fast_mode=True)
 
 
-@pytest.mark.parametrize(
-    ("product", "frozen"),
-    [
-        ("dispatch", (0,)),
-        ("dispatch", (1,)),
-        ("dispatch_to_several", (2,)),
-        ("combine", (0,)),
-        ("combine", (1,)),
-        ("combine", (2,)),
-    ],
-)
-def test_what_is_frozen_changes_no_other_gradient(way: str, product: str, frozen: tuple[int, ...]) -> None:
-    run, factors = product_case(product, [3, 0, 4], 9)
-    found = of_product(partial(run, ops), factors, frozen=frozen)
-    expected = of_product(partial(run, plain), factors, frozen=frozen)
+@pytest.mark.parametrize("frozen", [(0,), (1,), (2,), (3,), (4,), (2, 3, 4)])
+def test_what_is_frozen_changes_no_other_gradient(way: str, frozen: tuple[int, ...]) -> None:
+    of, factors = bank_case(2, [3, 0, 4], 9)
+    found = of_bank(of(ops), factors, frozen=frozen)
+    expected = of_bank(of(plain), factors, frozen=frozen)
     assert [t is None for t in found] == [t is None for t in expected] and None in found
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-def test_a_bank_whose_rows_nobody_uses_has_a_zero_gradient(way: str) -> None:
-    run, (x, *banks) = product_case("dispatch_to_several", [3, 0, 4], 9)
-    for bank in banks:
-        bank.requires_grad_()
-    rows = run(ops, x, *banks)
-    rows[1].sum().backward()
-    assert [bank.grad is not None and bool(bank.grad.any()) for bank in banks] == [False, True, False]
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_gradient_of_an_activation_is_what_torch_finds(activation: str) -> None:
+    x, grad = torch.linspace(-3, 3, 101, requires_grad=True), torch.linspace(1, 2, 101)
+    (expected,) = torch.autograd.grad(ACTIVATIONS[activation](x), x, grad)
+    torch.testing.assert_close(GRADIENTS[activation](grad, x.detach()), expected)
 
 
 def test_the_rows_of_a_token_are_summed_in_fp32_in_both_directions(way: str) -> None:
@@ -261,20 +264,19 @@ def test_the_rows_of_a_token_are_summed_in_fp32_in_both_directions(way: str) -> 
     counts = torch.ones(rows, dtype=torch.int64)
     x = torch.ones(1, 8, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
-        (h,) = ops.dispatch_matmul(x, token, counts, [ones])
-        y = ops.matmul_combine(h, gate, token, counts, ones, 1)
-    h.sum().backward()
-    assert h.dtype == torch.bfloat16 and y.dtype == torch.float32
+        y = ops.expert_bank(x, token, gate, counts, [ones], ones, "relu")
+    y.sum().backward()
+    assert y.dtype == torch.float32
     assert torch.equal(y, torch.full((1, 8), 300 * 64.0))
-    torch.testing.assert_close(x.grad, torch.full((1, 8), 300 * 8.0), atol=0, rtol=2**-8)  # rounded to bf16 once
+    torch.testing.assert_close(x.grad, torch.full((1, 8), 300 * 64.0), atol=0, rtol=2**-8)  # rounded to bf16 once
 
 
-@every_product
-def test_a_product_compiles_in_one_graph(product: str) -> None:
-    run, factors = product_case(product, [30, 0, 41, 2], 100)
+@every_kind
+def test_a_bank_compiles_in_one_graph(matrices: int) -> None:
+    of, factors = bank_case(matrices, [30, 0, 41, 2], 100)
     torch.compiler.reset()
-    compiled = torch.compile(partial(run, ops), backend="aot_eager", fullgraph=True)
-    for found, expected in zip(of_product(compiled, factors), of_product(partial(run, ops), factors), strict=True):
+    compiled = torch.compile(of(ops), backend="aot_eager", fullgraph=True)
+    for found, expected in zip(of_bank(compiled, factors), of_bank(of(ops), factors), strict=True):
         torch.testing.assert_close(found, expected)
 
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from ..contracts import Cost
 from ..limits import at_least_one
-from ..ops.dispatch import dispatch_matmul, matmul_combine
-from .activation import activation_by_name
+from ..ops.activation import activation_by_name
+from ..ops.bank import as_autocast, expert_bank
 
 
 class Experts(nn.Module):
@@ -34,7 +34,8 @@ class Experts(nn.Module):
         super().__init__()
         at_least_one(d_model=d_model, d_ff=d_ff, n_experts=n_experts)
         self.n_experts, self.d_model, self.d_ff = n_experts, d_model, d_ff
-        self.activation = activation_by_name(activation)
+        activation_by_name(activation)  # or an error that lists them
+        self.activation = activation
         self.register_parameter("gate_proj", nn.Parameter(torch.empty(n_experts, d_ff, d_model)) if gated else None)
         self.up_proj = nn.Parameter(torch.empty(n_experts, d_ff, d_model))
         self.down_proj = nn.Parameter(torch.empty(n_experts, d_model, d_ff))
@@ -46,13 +47,9 @@ class Experts(nn.Module):
             nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
 
     def forward(self, x: Tensor, token: Tensor, gate: Tensor, counts: Tensor) -> Tensor:
-        if self.gate_proj is None:
-            (up,) = dispatch_matmul(x, token, counts, [self.up_proj])
-            hidden = self.activation(up)
-        else:
-            gated, up = dispatch_matmul(x, token, counts, [self.gate_proj, self.up_proj])
-            hidden = self.activation(gated) * up
-        return matmul_combine(hidden, gate, token, counts, self.down_proj, len(x)).to(hidden.dtype)
+        inward: list[Tensor] = [self.up_proj] if self.gate_proj is None else [self.gate_proj, self.up_proj]
+        y = expert_bank(x, token, gate, counts, inward, self.down_proj, self.activation)
+        return y.to(as_autocast(x)[0].dtype)
 
     def cost(self, seq: int) -> Cost:
         """Of one assignment: a token that meets one expert."""

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from ..contracts import ChannelMixer, Cost
 from ..limits import at_least_one
+from ..ops.activation import activation_by_name
 from ..ops.linear import Linear
-from .activation import activation_by_name
 
 
 class GLU(ChannelMixer):

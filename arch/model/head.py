@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts import Norm
-from ..ffn.activation import activation_by_name
 from ..limits import above_zero
+from ..ops.activation import activation_by_name
 from ..ops.linear import Linear
 from .readout import Readout
 

@@ -22,7 +22,9 @@ def causal_conv(conv: nn.Conv1d, x: Tensor, window: Tensor, positions: Tensor | 
     x, seq, taps = x.mT, x.shape[1], conv.weight.shape[2]
     x = torch.cat((window.to(x.dtype), x), dim=2)  # (b, channels, taps - 1 + s)
     if positions is None:
-        return conv(x).mT, x[..., seq:].to(window.dtype)
+        # torch.vmap takes a convolution apart before autocast gets to see it.
+        bias = None if conv.bias is None else conv.bias.to(x.dtype)
+        return F.conv1d(x, conv.weight.to(x.dtype), bias, groups=conv.groups).mT, x[..., seq:].to(window.dtype)
     document = F.pad(documents(positions), (taps - 1, 0))[:, None]  # what the window still holds belongs to document 0
     own = document[..., taps - 1 :]
     y = torch.zeros_like(x[..., :seq])

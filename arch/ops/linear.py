@@ -13,10 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .seeds import stacked
+
 BUILT_IN = torch.backends.mkldnn.is_available()
 LEAST = 2**20  # multiply-adds from which a product makes up for what a call costs
 STEP = (
-    64  # rows: of a number that varies, those beyond a multiple are left to MKL, since oneDNN prepares itself for each number
+    32  # rows: of a number that varies, oneDNN takes the multiples alone, since it prepares itself for each for a millisecond
 )
 
 
@@ -47,6 +49,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
         and x.numel() * len(weight) >= max(1, LEAST)
         and BUILT_IN
         and not torch.is_autocast_enabled("cpu")
+        and not stacked()  # torch multiplies the matrices of several models at once
     )
 
 
@@ -57,24 +60,17 @@ def by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return y
 
 
-def product(a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
-    """a b, without gradients, where the number of rows of a varies from call to call. (n, k), (k, m), out: (n, m)"""
-    whole = len(a) // STEP * STEP
-    if not pays(a[:whole], b.mT):
-        return torch.mm(a, b, out=out)
-    out[:whole] = by_onednn(a[:whole], b.mT, None)
-    if whole < len(a):
-        torch.mm(a[whole:], b, out=out[whole:])
-    return out
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a b, without gradients, where the number of rows of a varies from call to call. (n, k), (k, m) -> (n, m)"""
+    return a @ b if len(a) % STEP or not pays(a, b.mT) else by_onednn(a, b.mT, None)
 
 
-def product_of_rows(a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
-    """a^T b, likewise. (n, k), (n, m), out: (k, m)"""
-    whole = len(a) // STEP * STEP
-    if not pays(a[:whole].mT, b[:whole].mT):
-        return torch.mm(a.mT, b, out=out)
-    out.copy_(by_onednn(a[:whole].mT, b[:whole].mT, None))
-    return out if whole == len(a) else torch.addmm(out, a[whole:].mT, b[whole:], out=out)
+def product_of_rows(a: Tensor, b: Tensor) -> Tensor:
+    """a^T b, likewise. (n, k), (n, m) -> (k, m)"""
+    if len(a) % STEP or not pays(a.mT, b.mT):
+        return a.mT @ b
+    # The narrower one first: measured on one core at 512 rows of 64 and of 512 channels, 133 GFLOP/s against 91
+    return by_onednn(a.mT, b.mT, None) if a.shape[1] <= b.shape[1] else by_onednn(b.mT, a.mT, None).mT
 
 
 class OneDNN(torch.autograd.Function):

@@ -12,13 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .seeds import stacked
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight.
 
     Shape:  x: (..., d), weight: (d,) -> (..., d)
     """
-    if x.device.type != "cpu" or x.dtype.itemsize < 4 or torch.compiler.is_compiling():  # in bf16 that sums in fp32
+    # In bf16 that sums in fp32.
+    if x.device.type != "cpu" or x.dtype.itemsize < 4 or torch.compiler.is_compiling() or stacked():
         return F.rms_norm(x, weight.shape, weight, eps)
     y: Tensor = RMSNormed.apply(x, weight, eps)[0]
     return y

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .seeds import as_rows, stacked
+
 
 def linear_scan(a: Tensor, b: Tensor, first: Tensor) -> Tensor:
     """Every state of a recurrence that is linear in its state.
@@ -24,6 +26,9 @@ def linear_scan(a: Tensor, b: Tensor, first: Tensor) -> Tensor:
     Args:   a: decays. b: what comes in. first: the state before the first token.
     Shape:  a, b: (batch, seq, ...), first: (batch, ...) -> (batch, seq, ...)
     """
+    if stacked():
+        of_all: Tensor = as_rows(Scan.apply, a, b, first)
+        return of_all
     # An operator of our own is opaque to torch.compile, which would unroll every step; called eagerly a Function is lighter.
     h: Tensor = scan_operator(a, b, first) if torch.compiler.is_compiling() else Scan.apply(a, b, first)
     return h

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .seeds import as_rows, stacked
+
 NUMBERS = 2**18  # in the states of a piece, where LEAST tokens have no more
 LEAST = 8  # tokens of a piece: there are as many times more of them than of the states that are kept
 
@@ -39,8 +41,10 @@ def selective_scan(
     inputs = (dt, A.mT.expand(len(u), -1, -1), B, C, u, first.mT, starts)
     # An operator of our own is opaque to torch.compile, which would unroll every step, and on a meta device it takes none;
     # called eagerly a Function is lighter.
-    opaque = torch.compiler.is_compiling() or u.is_meta
-    y, last, *_ = scan_operator(*inputs) if opaque else SelectiveScan.apply(*inputs)
+    if torch.compiler.is_compiling() or u.is_meta:
+        y, last, *_ = scan_operator(*inputs)
+    else:
+        y, last = as_rows(SelectiveScan.apply, *inputs) if stacked() else SelectiveScan.apply(*inputs)
     return y, last.mT
 
 

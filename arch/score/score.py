@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
+
+from ..ops.seeds import as_rows, stacked
 
 
 class Score(nn.Module):
@@ -37,7 +41,11 @@ def fused(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, causal: bool,
         # Its kernel for masks knows no groups, and the fallback writes out every pair.
         k, v = (repeat(t, "b g k d -> b (g h) k d", h=q.shape[1] // k.shape[1]) for t in (k, v))
         grouped = False
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
+    attend = partial(F.scaled_dot_product_attention, is_causal=causal, scale=scale, enable_gqa=grouped)
+    if stacked():  # there is no rule for it: it would be called for each model
+        y: Tensor = as_rows(attend, q, k, v, mask if mask is None else mask.expand(len(q), -1, -1, -1))
+        return y
+    return attend(q, k, v, mask)
 
 
 def products(q: Tensor, k: Tensor) -> Tensor:

@@ -58,6 +58,7 @@ KEYS = {
 }
 
 AXES = tuple(name for name, key in KEYS.items() if key.axis)
+USUAL = {"model": "decoder", "score": "dot"}  # what names say of a run only where it is another
 NODES = tuple(name for name, key in KEYS.items() if key.node)
 BY_NAME = tuple(name for name, key in KEYS.items() if key.by_name)
 PACKAGES = ("arch", *dict.fromkeys(key.package for key in KEYS.values() if key.package))

@@ -30,7 +30,7 @@ def points(config: DictConfig, job: DictConfig, refuse: Callable[[ConfigError], 
     given = said(job)
     words = [*(o for o in given["hydra"] if key_of(o) == "hydra.searchpath"), *given["task"]]
     refuse_other_keys(config)
-    study = plain(config.study, "study")
+    study = plain(config.study, OmegaConf.to_container(config.study, resolve=False), "study")
     arms, seeds = arms_and_seeds(study)
     if config.match is not None:
         refuse_other_match(config, job, arms, grid)

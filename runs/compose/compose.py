@@ -18,7 +18,7 @@ from ..job.run import Run, settings_of
 from ..job.study import Study
 from ..published import folder as published
 from ..training.device import pick_device, pick_precision
-from . import resolvers  # noqa: F401  conf/ calls them
+from . import once, resolvers  # noqa: F401  what Hydra composes with, and what conf/ calls
 from .effect import Part, by_name, drop_foreign, read_words, refuse_idle
 from .explain import CONF, did_you_mean, leaves
 from .inherit import inherit, inherited, inherited_choices
@@ -78,7 +78,7 @@ def resolve(config: DictConfig, choices: Any, words: Sequence[str]) -> Point:
 
 def from_words(config: DictConfig, groups: dict[str, str], part: Part) -> tuple[Run, list[Part]]:
     """A run whose model the words describe, and what it was composed from: the config, and each layer of its stacks."""
-    resolved = plain(config)
+    resolved = plain(config, part.raw)
     refuse_other_size("n_layers", resolved["size"]["n_layers"])  # it may have been a reference
     blocks, layers = compose_layers(part.raw, resolved, part.words)
     n_layers = resolved["size"]["n_layers"]
@@ -93,7 +93,8 @@ def from_run(config: DictConfig, groups: dict[str, str], part: Part) -> tuple[Ru
     """A run that takes its model over from another, and how its scales follow its size."""
     theirs = inherit(config, part.words)
     chosen = inherited_choices(read_choices(groups, [part]), theirs.choices)
-    return run_of({**plain(config), "model": theirs.model, "param": theirs.param}, chosen), [part]
+    resolved = plain(config, OmegaConf.to_container(config, resolve=False))  # their parts are in it
+    return run_of({**resolved, "model": theirs.model, "param": theirs.param}, chosen), [part]
 
 
 def read_choices(groups: Mapping[str, str], parts: Sequence[Part]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ..build.errors import ConfigError
 from ..build.groups import BY_NAME, KEYS, NODES
 from ..build.targets import locate, parameters
-from .explain import CONF, did_you_mean, leaves
+from .explain import FOLDERS, did_you_mean, known_leaves
 from .overrides import group_of, key_of
 
 DEPTH = "size.n_layers"  # over which the layers are laid out
@@ -98,9 +98,10 @@ def refuse_idle(words: Iterable[str], what: str = "this run") -> None:
         key, value = key_of(word), word.partition("=")[2]
         if key in KEYS:
             raise ConfigError(f"{key}={value}: no part of {what} uses a {key}; leave it out, or choose what does use it")
-        if key not in leaves():
+        if key not in known_leaves():
             raise ConfigError(f"{key}: unknown key; {did_you_mean(key)}")
-        readers = [f"{path.parent.name}={path.stem}" for path in sorted(CONF.glob("*/*.yaml")) if reads_key(path, key)]
+        files = [path for folder in FOLDERS for path in sorted(folder.glob("*/*.yaml"))]
+        readers = [f"{path.parent.name}={path.stem}" for path in files if reads_key(path, key)]
         hint = f"; read by {', '.join(readers[:4])}" if readers else ""
         raise ConfigError(f"{key}={value}: no part of {what} reads it; leave it out, or choose what does{hint}")
 

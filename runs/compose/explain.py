@@ -6,7 +6,7 @@ import difflib
 import errno
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..job.record import RecordError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 COMPOSING = (ValueError, HydraException, OmegaConfBaseException, yaml.YAMLError, RecursionError)  # ConfigErrors are ValueErrors
+FOLDERS = [CONF]  # where options may be: see ``search``
 EXPECTED = (*COMPOSING, RecordError, OSError)
 
 
@@ -34,8 +35,10 @@ def _explained(error: BaseException) -> str:
         return f"{found[1]}: unknown key; {did_you_mean(found[1])}"
     if found := re.search(r"Could not (?:find|load) '([^'/]+)/([^']*)'", text):
         group, option = found[1], found[2]
-        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        return f"{group}={option}: no such option; {nearest(option, options)}; all: {', '.join(options)}"
+        listed = re.search(rf"Available options in '{group}': (.*?)(?: Config search path:|$)", text)
+        options = listed[1].split() if listed else sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        below = [f"{path.parent.name}/{path.stem}" for folder in FOLDERS for path in (folder / group).glob("*/*.yaml")]
+        return f"{group}={option}: no such option; {nearest(option, [*options, *below])}; all: {', '.join(options)}"
     if isinstance(error, OverrideParseException):
         word = str(error.override).removeprefix("++")
         return f"{word}: not of the form key=value; quote values that hold =, commas or brackets: 'key=\"a=b\"'"
@@ -53,8 +56,9 @@ def _explained(error: BaseException) -> str:
 def did_you_mean(key: str) -> str:
     """A closing remark on an unknown key: the one that was probably meant, first in its own group, then anywhere."""
     group, _, name = key.rpartition(".")
-    own = [leaf for leaf in leaves() if group and leaf.startswith(f"{group}.")]
-    for candidates, cutoff in ((own, 0.6), ([*leaves(), *top_level_keys()], 0.75)):
+    every = known_leaves()
+    own = [leaf for leaf in every if group and leaf.startswith(f"{group}.")]
+    for candidates, cutoff in ((own, 0.6), ([*every, *top_level_keys()], 0.75)):
         names = {leaf.rpartition(".")[2] for leaf in candidates}
         if close := difflib.get_close_matches(name, names, n=1, cutoff=cutoff):
             found = sorted({leaf for leaf in candidates if leaf.rpartition(".")[2] == close[0]}, key=_widest)
@@ -72,11 +76,26 @@ def top_level_keys() -> list[str]:
     return sorted(KEYS)
 
 
+def search(words: Iterable[str]) -> None:
+    """Let hints know the options of the folders that a command names in hydra.searchpath."""
+    named = [
+        word.partition("=")[2].strip("[]").split(",") for word in words if word.lstrip("+").startswith("hydra.searchpath=")
+    ]
+    paths = [path.strip(" '\"").removeprefix("file://") for one in named for path in one]
+    FOLDERS[:] = [CONF, *(Path(path) for path in paths if path and "://" not in path)]
+
+
+def known_leaves() -> list[str]:
+    """Those of the command's own folders too."""
+    return sorted({leaf for folder in FOLDERS for leaf in leaves(folder)})
+
+
 @functools.cache
-def leaves() -> list[str]:
+def leaves(folder: Path = CONF) -> list[str]:
     """Every key of conf/ that holds a value, under the name that a command line gives it."""
-    found = set(_leaves(_load((CONF / "config.yaml").read_text())))
-    for path in CONF.glob("*/*.yaml"):
+    main = folder / "config.yaml"
+    found = set(_leaves(_load(main.read_text()))) if main.is_file() else set()
+    for path in folder.glob("*/*.yaml"):
         text = path.read_text()
         whole = text.startswith("# @package _global_")
         found |= set(_leaves(_load(text), "" if whole else f"{path.parent.name}."))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_launcher import BasicLauncherConf
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
@@ -33,8 +32,8 @@ def each_point(words: Sequence[str], task: Callable[[DictConfig, DictConfig], No
         return False
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        sources = loader.get_sources()
-        sources[:] = [ReadOnce(one.provider, one.path) if one.provider == "main" else one for one in sources]
+        for source in loader.get_sources():
+            read_once(source)
         many, grid = len(said) < len(words), [said]
         if many:
             overrides = OverridesParser.create(config_loader=loader).parse_overrides(said)
@@ -55,17 +54,7 @@ def is_plain(job: DictConfig) -> bool:
     return bool(own and job.mode is None and not job.callbacks)
 
 
-class ReadOnce(FileConfigSource):
-    """A folder of configs, each of them read once: a grid takes the same files for every point."""
-
-    def __init__(self, provider: str, path: str) -> None:
-        super().__init__(provider, path)
-        self.read: dict[str, ConfigResult] = {}
-
-    def load_config(self, config_path: str) -> ConfigResult:
-        if config_path not in self.read:
-            self.read[config_path] = super().load_config(config_path)
-        return copy.deepcopy(self.read[config_path])  # Hydra takes its defaults list out of it
-
-    def __deepcopy__(self, memo: Any) -> ReadOnce:
-        return self  # Hydra copies its sources for every config
+def read_once(source: ConfigSource) -> None:
+    """Let a folder of configs read each of them once: a grid takes the same files for every point."""
+    read = functools.cache(source.load_config)
+    source.load_config = lambda config_path: copy.deepcopy(read(config_path))  # type: ignore[method-assign]  # Hydra changes it

@@ -18,7 +18,7 @@ STARTS = ("run", "weights")  # folders that runs begin from: they name an arm by
 def labelled(points: Sequence[Point]) -> list[Run]:
     """The runs of one command with their labels: the arm's name, and what else varies among them.
 
-    Where nothing varies, what was said of the model; where nothing was said, the five axes. An arm that the study has
+    Where nothing varies, what was said of the model; where nothing was said, what it is made of. An arm that the study has
     already keeps its label; one whose label another arm has gets a longer one.
     """
     said = [{key_of(word): word.partition("=")[2] for word in point.words if names_an_arm(word, point)} for point in points]
@@ -42,7 +42,7 @@ def candidates(run: Run, words: dict[str, str], varying: Sequence[str]) -> Itera
     for keys in (varying or ([] if given else of_the_model), [*words]):
         shown = sorted((key for key in keys if key in words), key=lambda key: AXES.index(key) if key in AXES else len(AXES))
         parts = [*given, *(part(key, words[key], run, shown) for key in shown)]
-        yield ", ".join(parts or [run.choices[axis] for axis in AXES if axis in run.choices])
+        yield ", ".join(parts or run.made_of)
     yield f"{run.name} {run.arm_hash[:8]}"
 
 

@@ -58,12 +58,13 @@ def compose_layer(name: str, changes: Sequence[str], words: Sequence[str]) -> tu
         layer = hydra.compose("config", overrides=own)
         refuse_other_keys(layer)
         drop_foreign(layer, own)
-        part = Part(OmegaConf.to_container(layer, resolve=False), own, BLOCK)
+        raw: Any = OmegaConf.to_container(layer, resolve=False)
+        part = Part(raw, own, BLOCK)
         idle = [change for change in changes if not part.reads(key_of(change))]
         if not any(group_of(word) == "layers" for word in words):  # a model's own layers serve mixers that read less
             idle = [change for change in idle if (CONF / group_of(change)).is_dir()]
         refuse_idle(idle, "this layer")
-        return part, plain(layer)
+        return part, plain(layer, raw)
     except COMPOSING as error:
         raise ConfigError(f"layer {name}: {explain(error)}") from None
 
@@ -89,9 +90,9 @@ def refuse_other_words(name: str, changes: Any) -> None:
             raise ConfigError(f"layers.{name}: {group} is no part of a layer; parts are {', '.join(OF_A_LAYER)}")
 
 
-def plain(config: DictConfig, path: str = "") -> dict[str, Any]:
-    """A config with every reference in its place. Raises ConfigError: what cannot be worked out, and from what."""
-    raw = OmegaConf.to_container(config, resolve=False)
+def plain(config: DictConfig, raw: Any, path: str = "") -> dict[str, Any]:
+    """A config with every reference in its place. raw: the same as it is written. Raises ConfigError: what cannot be worked
+    out, and from what."""
     refuse_strange_values(raw, path)
     try:
         content: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

@@ -37,8 +37,8 @@ def refuse_other_keys(config: DictConfig) -> None:
             raise ConfigError(f"~{key}: a run needs it; leave it in")
     for key, kind in KINDS.items():
         value = config[key]
-        value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        if not fits(value, kind):
+        whole = {} if OmegaConf.is_dict(value) else [] if OmegaConf.is_list(value) else value  # what is in it is asked later
+        if not fits(whole, kind):
             raise ConfigError(f"{key}={value}: {expected(kind)} is expected")
     sizes: Any = OmegaConf.to_container(config.size, resolve=False)
     for name, size in sizes.items():

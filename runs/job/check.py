@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from arch import Attention, Decoder, Full, Position
 from arch.init import refuse_undrawable
+from arch.lora import without_adapters
 
 from ..build.errors import ConfigError
 from ..build.objects import build
@@ -22,9 +25,15 @@ from .run import Run
 from .start import begin, build_optimiser, build_task, load_data, refuse_other_start, refuse_other_tokenizer
 
 
-def check(run: Run) -> Task:
-    """Everything that can be known of a run wherever it is to be trained: keys, types, sizes, data. The model with its
-    objective's heads, on the meta device.
+class Checked(NamedTuple):
+    """A run that can be trained: its model with the objective's heads, on the meta device, and what training takes at least."""
+
+    task: Task
+    memory: Memory
+
+
+def check(run: Run) -> Checked:
+    """Everything that can be known of a run wherever it is to be trained: keys, types, sizes, data.
 
     Raises: ConfigError, ValueError or OSError, in one line.
     """
@@ -45,45 +54,40 @@ def check(run: Run) -> Task:
         refuse_undrawable(task)
         refuse_longer_texts(task, seq_len)
         refuse_other_writers(task.model, seq_len, run.settings.decode_tokens)
-        first = data.batch(seed=run.seed, step=0, batch_size=1, seq_len=seq_len)
     except (TypeError, RuntimeError, IndexError, ArithmeticError) as error:
         raise ConfigError(f"this model cannot be built: {one_line(error)}") from error
-    try_out(task, first)
-    model = task.model
-    refuse_idle_patterns(model, max(seq_len, run.size["max_seq"]))
-    reported, built = model.cost(seq_len).params, sum(p.numel() for p in model.parameters())  # type: ignore[operator]
-    if reported != built:
-        raise ConfigError(f"a block's cost() is wrong: the parts report {reported:,} parameters, the model has {built:,}")
     refuse_other_start(run.folder, begin(task, run))
-    return task
+    memory = try_out(run, task, data)
+    refuse_idle_patterns(task.model, max(seq_len, run.size["max_seq"]))
+    with without_adapters(task.model):
+        refuse_wrong_cost(task.model, seq_len)
+    return Checked(task, memory)
 
 
 def check_here(run: Run) -> None:
     """``check``, and whether this machine has the memory. Raises as it does."""
-    refuse_more_than_memory(run, needed_memory(run, check(run)))
+    refuse_more_than_memory(run, check(run).memory)
 
 
-def try_out(task: Task, batch: Batch) -> None:
-    """A row through a task on the meta device. Raises ConfigError: it does not go through, and in which part."""
-    names, entered = {module: name for name, module in task.named_modules()}, ["model"]
-    hook = register_module_forward_pre_hook(lambda module, _: entered.append(names.get(module) or entered[-1]))
-    try:
-        task(Batch(*(None if tensor is None else tensor.to("meta") for tensor in batch)))  # type: ignore[arg-type]
-    except (TypeError, RuntimeError, IndexError, ArithmeticError) as error:
-        raise ConfigError(f"{entered[-1]}: this model cannot be built: {one_line(error)}") from error
-    finally:
-        hook.remove()
+def try_out(run: Run, task: Task, data: Data) -> Memory:
+    """What training takes at least: a few rows go through a task on the meta device, to its losses.
 
-
-def needed_memory(run: Run, task: Task) -> Memory:
-    """What training takes at least, of the task that ``check`` returns."""
-    settings, data = run.settings, load_data(run)
+    Raises: ConfigError: they do not go through, and in which part.
+    """
+    settings = run.settings
 
     def draw(rows: int) -> Batch:
         return data.batch(seed=run.seed, step=0, batch_size=rows, seq_len=settings.seq_len)
 
     optimiser = build_optimiser(run, task)
-    found = training_memory(task, optimiser, draw, settings.batch_size // settings.accumulate)
+    names, entered = {module: name for name, module in task.named_modules()}, ["model"]
+    hook = register_module_forward_pre_hook(lambda module, _: entered.append(names.get(module) or entered[-1]))
+    try:
+        found = training_memory(task, optimiser, draw, settings.batch_size // settings.accumulate)
+    except (TypeError, RuntimeError, IndexError, ArithmeticError) as error:
+        raise ConfigError(f"{entered[-1]}: this model cannot be built: {one_line(error)}") from error
+    finally:
+        hook.remove()
     # autocast keeps most of what it keeps in two bytes a number
     return found if run.machine.precision == "fp32" else found._replace(activations=found.activations // 2)
 
@@ -140,6 +144,12 @@ def refuse_other_writers(model: nn.Module, seq_len: int, n_tokens: int) -> None:
                 f"train.decode_tokens={n_tokens}: behind train.seq_len={seq_len} they end at {seq_len + n_tokens}, and the "
                 f"model's position table has {module.longest} places; take size.max_seq={seq_len + n_tokens}"
             )
+
+
+def refuse_wrong_cost(model: nn.Module, seq: int) -> None:
+    reported, built = model.cost(seq).params, sum(p.numel() for p in model.parameters())  # type: ignore[operator]
+    if reported != built:
+        raise ConfigError(f"a block's cost() is wrong: the parts report {reported:,} parameters, the model has {built:,}")
 
 
 def refuse_idle_patterns(model: nn.Module, seq: int) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +26,7 @@ from ..training import measure
 from ..training.compiling import compilations, compile_layers
 from ..training.decoding import decode_ms
 from ..training.device import keep_memory, pick_device
-from ..training.fit import Progress, fit
+from ..training.fit import Course, Progress, alone, course
 from ..training.schedule import Schedule
 from . import checkpoint, record
 from .metrics import NONE, Metrics
@@ -46,6 +46,20 @@ def execute(run: Run, watch: Watch = lambda row: None, peak: Peak | None = None)
     Raises: RecordError: somebody else is in the folder, or a link. OSError: nothing can be written. Stopped: by a signal, after
         what there was has been saved; the same call goes on from there.
     """
+    patience = Patience()
+    summary = alone(work)(run, watch, peak, patience)
+    refuse_to_go_on(patience, [summary])
+    return summary
+
+
+def refuse_to_go_on(patience: Patience, summaries: Iterable[dict[str, Any]]) -> None:
+    """Raises Stopped: a signal has cut one of these runs off."""
+    if patience.asked is not None and any(summary["status"] == "unfinished" for summary in summaries):
+        raise Stopped(patience.asked)
+
+
+def work(run: Run, watch: Watch, peak: Peak | None, patience: Patience, n_stacked: int = 1) -> Course[dict[str, Any]]:
+    """``execute``, for who takes its steps. n_stacked: runs whose steps are taken at once, this one among them."""
     path = run.folder
     with record.claim(path), record.named(path):
         for line in record.put_aside_damage(path):
@@ -55,18 +69,16 @@ def execute(run: Run, watch: Watch = lambda row: None, peak: Peak | None = None)
         for stale in (record.SUMMARY, "error.txt"):  # of an attempt that failed
             (path / stale).unlink(missing_ok=True)
         write_config(run)
-        patience = Patience()
         try:
-            outcome = train(run, watch, peak, patience)
+            outcome = yield from train(run, watch, peak, patience, n_stacked)
             summary = record.write_summary(path, {"identity": run.identity, **outcome})
         except RecordError:
             raise
         except Exception as error:
             (path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
             return failed(run, one_line(error))
-        if patience.asked is not None and summary["status"] not in record.ENDED:
-            raise Stopped(patience.asked)
-        checkpoint.forget_the_one_before(path)
+        if summary["status"] in record.ENDED:
+            checkpoint.forget_the_one_before(path)
         return summary
 
 
@@ -76,7 +88,7 @@ def failed(run: Run, why: str) -> dict[str, Any]:
     return record.write_summary(run.folder, {"identity": run.identity, "status": "failed", "error": why, **nothing})
 
 
-def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -> dict[str, Any]:
+def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience, n_stacked: int) -> Course[dict[str, Any]]:
     """Build, fit, and say what came out: status, error, causal, metrics, cost, recompiles."""
     keep_memory()
     path, settings, device = run.folder, run.settings, pick_device(run.machine.device)
@@ -97,8 +109,11 @@ def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -
         "peak_flops": peak,
         "peak_flops_source": source,
         "begun_at_step": start.step,
+        "stack": n_stacked,
     }
-    record.write_json(path / record.ENV, {**environment(device), **facts, "earlier": earlier(path)})
+    sessions = [facts, *earlier(path)]
+    stacked = any(session.get("stack", 1) > 1 for session in sessions)
+    record.write_json(path / record.ENV, {**environment(device), **facts, "earlier": sessions[1:]})
     memory = measure.PeakMemory(device)
     if run.machine.compile:
         compile_layers(task)
@@ -121,7 +136,7 @@ def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -
 
     recorder = Recorder()
     with patience:
-        outcome = fit(
+        outcome = yield from course(
             task=task,
             data=data,
             optimiser=optimiser,
@@ -132,9 +147,12 @@ def train(run: Run, watch: Watch, peak_known: Peak | None, patience: Patience) -
             bf16=run.machine.precision == "bf16",
             seed=run.seed,
             start=start,
+            n_stacked=n_stacked,
         )
     metrics.sync()
     cost = costs(task, settings.seq_len, outcome.progress, metrics, peak) | {"peak_memory_bytes": memory.bytes()}
+    if stacked:  # what the clock and the memory showed was of all of them
+        cost |= {key: None for key in cost if key in record.SPEEDS}
     if settings.decode_tokens and outcome.status == "done":
         cost["decode_ms"] = writing_ms(task, data, run, device)
     return {

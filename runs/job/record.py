@@ -20,11 +20,13 @@ from typing import Any, NamedTuple
 SCHEMA = 3  # of the files below; records of another one are trained anew
 CONFIG, SUMMARY, METRICS, ENV = "config.json", "summary.json", "metrics.jsonl", "env.json"
 TIMING = "timing.json"  # beside them, where a run was timed: in turns with the others of its study
+PLAN = "plan.json"  # of a study: the runs that were asked for, whether they have begun or not
 CHECKPOINT = "checkpoint/state.safetensors"
 FILES = (CONFIG, ENV, METRICS, CHECKPOINT)  # those that the summary lists
 STATUSES = ("done", "failed", "diverged", "unfinished")
 ENDED = ("done", "diverged")  # nothing is left to do
-HABITS = ("log_every", "checkpoint_every", "decode_tokens")  # train keys that change how a run is watched, not what it learns
+# Train keys that change how a run is watched, or beside what else, and not what it learns.
+HABITS = ("log_every", "checkpoint_every", "decode_tokens", "stack")
 SEAL = ',\n  "digest": "'  # what stands between the content of a file and the SHA-256 of the text before it
 COSTS = ("total_params", "active_params", "flops_per_token", "train_flops", "state_bytes")  # of summary.json, computed
 SPEEDS = ("tokens_per_s", "step_ms", "mfu", "peak_memory_bytes", "decode_ms")  # and measured
@@ -187,6 +189,17 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def write_plan(study: Path, runs: dict[str, dict[str, Any]]) -> None:
+    """Note which runs a study is to have, by folder, beside those of earlier commands. runs: arm, seed and steps of each."""
+    study.mkdir(parents=True, exist_ok=True)
+    try:
+        earlier = read_json(study / PLAN)["runs"]
+    except (RecordError, OSError, KeyError):
+        earlier = {}
+    if earlier | runs != earlier:
+        write_json(study / PLAN, {"runs": earlier | runs})
 
 
 def replace(scratch: Path, path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..build.errors import ConfigError
-from ..build.groups import AXES, NODES
+from ..build.groups import AXES, NODES, USUAL
 from ..build.model import filled
 from ..build.objects import call, essence, nearest
 from ..training.fit import Settings
@@ -26,11 +26,17 @@ STANDARD: Node = {"_target_": "runs.training.param.Standard"}
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """device: as torch names it. precision: fp32 or bf16. compile: whether layers go through torch.compile."""
+    """device: as torch names it. precision: fp32 or bf16. compile: whether layers go through torch.compile. stack: how many
+    runs of a sweep that differ in nothing but seed and rates are trained at once by one process."""
 
     device: str
     precision: str
     compile: bool
+    stack: int = 1
+
+    def __post_init__(self) -> None:
+        if self.stack < 1:
+            raise ValueError(f"stack={self.stack}: at least 1 run at a time is needed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +85,14 @@ class Run:
     def _computed(self) -> dict[str, Any]:
         """All that decides the numbers, but for the seed."""
         start = {key: None if path is None else os.path.abspath(path) for key, path in self.start.items()}
-        loop = {k: v for k, v in vars(self.settings).items() if k not in record.HABITS}
+        loop, machine = (
+            {k: v for k, v in vars(part).items() if k not in record.HABITS} for part in (self.settings, self.machine)
+        )
         loop["eval_every"] = min(loop["eval_every"], loop["steps"])  # the last step is evaluated in any case
         nodes = {name: essence(getattr(self, name), name) for name in NODES}
         if self.param == STANDARD:
             del nodes["param"]  # runs were identified before there was another
-        return {**start, **essence(loop, "train"), **vars(self.machine), **nodes}
+        return {**start, **essence(loop, "train"), **machine, **nodes}
 
     @property
     def start(self) -> dict[str, str | None]:
@@ -97,8 +105,14 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The arm's given name, else the five axes."""
-        return self.study.arm or "-".join(self.choices[axis] for axis in AXES if axis in self.choices)
+        """The arm's given name, else what it is made of."""
+        return self.study.arm or "-".join(self.made_of)
+
+    @property
+    def made_of(self) -> list[str]:
+        """The model and the score where they are not the usual ones, and between them the five axes."""
+        shown = [key for key in ("model", *AXES, "score") if self.choices.get(key) != USUAL.get(key)]
+        return [self.choices[key] for key in shown if key in self.choices]
 
     @property
     def title(self) -> str:

@@ -25,17 +25,24 @@ def at_once(number: int, frame: FrameType | None) -> None:
 class Patience:
     """While it is held, a signal is only noted, so that a run can save what it has; a second SIGINT ends the program at once.
 
-    asked: the signal's number, None: nobody has asked.
+    Several runs of one process may hold it. asked: the signal's number, None: nobody has asked.
     """
 
     asked: int | None = None
+    held = 0
 
     def __enter__(self) -> Patience:
+        self.held += 1
+        if self.held > 1:
+            return self
         mine = threading.current_thread() is threading.main_thread()  # elsewhere Python lets nobody handle signals
         self._before: dict[signal.Signals, Any] = {one: signal.signal(one, self._note) for one in SIGNALS if mine}
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.held -= 1
+        if self.held:
+            return
         for one, before in self._before.items():
             signal.signal(one, signal.SIG_DFL if before is None else before)  # None: not set from Python
 

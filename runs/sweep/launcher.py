@@ -1,4 +1,5 @@
-"""A sweep on one machine: one process per run, a few at a time. A run that crashes, hangs or is killed costs only itself."""
+"""A sweep on one machine: a process per run, or per stack of them, a few at a time. One that crashes, hangs or is killed costs
+itself alone."""
 
 from __future__ import annotations
 
@@ -22,10 +23,10 @@ from tqdm import tqdm
 from ..job import record
 from ..job.run import Run
 from ..job.stop import Stopped, at_once
+from .stacks import ALONE, NOT_RUN, last_words, stacks, train_stack
 
 POLL = 0.2  # seconds between two looks at the runs
 TAIL = 2**18  # bytes at the end of its metrics that a run is followed by: a row of each expert may come after that of the step
-NOT_RUN = 3  # exit code of a process that could not use its folder
 BEGINNING = 3600.0  # seconds for a run's first row of metrics, before which its speed is unknown
 SILENCE = 300.0  # seconds without a row that no run is blamed for
 PATIENCE = 20  # a run counts as hung where a row takes this many times as long as its own speed explains
@@ -38,10 +39,10 @@ STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGINT)  # exit codes of a process
 
 @dataclass
 class Active:
-    """A run under way, and how far it was when last looked at.
+    """A run under way, and how far it was when last looked at. Those of a stack share their process.
 
     size: of its metrics. heard: when they last grew. allowed: seconds until they grow again, after which it counts as hung.
-    ended: why it was ended from here.
+    ended: why it was ended from here. n_stacked: runs of its process.
     """
 
     run: Run
@@ -53,44 +54,58 @@ class Active:
     step: int = 0
     news: str = ""
     ended: str = ""
+    n_stacked: int = 1
 
     def seconds(self) -> float:
         return time.monotonic() - self.since
 
 
 def launch(runs: Sequence[Run], *, slots: int, timeout: float | None) -> list[str]:
-    """Run all that is not done yet; the status of each run, in order. A live line shows arm, seed, step, loss and time left."""
+    """Run all that is not done yet; the status of each run, in order. A live line shows arm, seed, step, loss and time left.
+
+    Args:   slots: processes at a time. timeout: seconds for a run; for a stack as many times as many as it has runs.
+    """
     from ..training import device, measure
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(SHARED)
-    waiting = deque(run for run in runs if status_of(run) not in record.ENDED)
+    open_runs = [run for run in runs if status_of(run) not in record.ENDED]
+    waiting = deque(stacks(open_runs))
     threads = max(1, device.cores() // slots)
-    total, left = len(runs), sum(run.settings.steps for run in waiting)
-    finished = total - len(waiting)
+    total, left = len(runs), sum(run.settings.steps for run in open_runs)
+    finished = total - len(open_runs)
     if finished:
         print(f"{finished} of {total} runs were done before", flush=True)
     peak = None
-    if waiting and waiting[0].machine.device == "cpu":  # measured once, so that the arms' MFU share a denominator
+    if open_runs and open_runs[0].machine.device == "cpu":  # measured once, so that the arms' MFU share a denominator
         torch.set_num_threads(threads)
-        peak = measure.peak_flops(torch.device("cpu"), waiting[0].machine.precision)
+        peak = measure.peak_flops(torch.device("cpu"), open_runs[0].machine.precision)
     running: list[Active] = []
     bar = tqdm(
         total=left, unit="step", disable=None, bar_format="{desc} {percentage:3.0f}% |{bar:16}| {remaining} left{postfix}"
     )
     try:
         while waiting or running:
-            while waiting and len(running) < slots:
-                run, now = waiting.popleft(), time.monotonic()
-                process = context.Process(target=_child, args=(run, threads, peak))
+            while waiting and len(_processes(running)) < slots:
+                stack, now = waiting.popleft(), time.monotonic()
+                process = context.Process(target=_child, args=(stack, threads, peak))
                 process.start()
-                running.append(Active(run, process, since=now, heard=now))
-            wait([active.process.sentinel for active in running], timeout=POLL)
-            for active in list(running):
+                running += [Active(run, process, since=now, heard=now, n_stacked=len(stack)) for run in stack]
+            wait([process.sentinel for process in _processes(running)], timeout=POLL)
+            for active in running:
                 bar.update(_look(active))
                 _end_if_hung(active, timeout)
-                if not active.process.is_alive():
-                    running.remove(active)
+            for ended in [process for process in _processes(running) if not process.is_alive()]:
+                over = [active for active in running if active.process is ended]
+                running = [active for active in running if active.process is not ended]
+                if ended.exitcode == ALONE:
+                    arm, why = over[0].run.label or over[0].run.name, last_words(over[0].run)
+                    tqdm.write(f"{arm}: {len(over)} runs one by one, train.stack does not do: {why}", file=sys.stdout)
+                    waiting.extendleft([active.run] for active in reversed(over))
+                    continue
+                why = next((active.ended for active in over if active.ended), "")
+                for active in over:
+                    active.ended = why
                     finished += 1
                     bar.update(active.run.settings.steps - active.step)
                     tqdm.write(f"[{finished}/{total}] {active.run.title}: {_ending(active)}", file=sys.stdout)
@@ -99,7 +114,7 @@ def launch(runs: Sequence[Run], *, slots: int, timeout: float | None) -> list[st
             bar.set_postfix_str(" | ".join(active.news for active in running if active.news))
     finally:
         bar.close()
-        _end_all([active.process for active in running])
+        _end_all(_processes(running))
     return [status_of(run) for run in runs]
 
 
@@ -111,18 +126,26 @@ def status_of(run: Run) -> str:
         return "unreadable"
 
 
-def _child(run: Run, threads: int, peak: tuple[float, str] | None) -> None:
-    """The body of a run's own process: what it prints lands in its folder, and it ends with its parent."""
+def _processes(running: Sequence[Active]) -> list[BaseProcess]:
+    return list(dict.fromkeys(active.process for active in running))
+
+
+def _child(runs: Sequence[Run], threads: int, peak: tuple[float, str] | None) -> None:
+    """The body of a process: what it prints lands in the folder of its run, and it ends with its parent."""
     from ..compose.explain import explain
     from ..job.execute import execute
 
     as_child(threads)
+    first, *others = runs
     try:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        log = os.open(run.folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        first.folder.mkdir(parents=True, exist_ok=True)
+        log = os.open(first.folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        execute(run, peak=peak)
+        if others:
+            train_stack(runs, peak)
+        else:
+            execute(first, peak=peak)
     except Stopped as stopped:
         os._exit(stopped.code)
     except (record.RecordError, OSError) as error:
@@ -148,9 +171,9 @@ def _end_with_parent() -> None:
 def _end_if_hung(active: Active, timeout: float | None) -> None:
     """timeout: seconds for the whole run; None: as many for each row as the run's own speed explains, many times over."""
     silent = time.monotonic() - active.heard
-    if timeout is not None and active.seconds() > timeout:
-        active.ended = f"still going after {timeout:g} s"
-    elif timeout is None and silent > active.allowed:
+    if timeout is not None and active.seconds() > timeout * active.n_stacked:
+        active.ended = f"still going after {timeout * active.n_stacked:g} s"
+    elif timeout is None and silent > active.allowed and status_of(active.run) not in record.ENDED:
         active.ended = (
             f"hung: no row for {silent:.0f} s, {active.allowed:.0f} s were allowed (study.timeout=SECONDS for a run as a whole)"
         )
@@ -187,7 +210,8 @@ def _look(active: Active) -> int:
         step, settings = row["step"], active.run.settings
         loss = "nan" if row["loss"] is None else f"{row['loss']:.3f}"
         news = f"{active.run.title} step {step}/{settings.steps} loss {loss} {row['tokens_per_s'] / 1000:.1f}k tok/s"
-        active.allowed = max(SILENCE, PATIENCE * (settings.log_every + settings.eval_batches) * row["step_ms"] / 1000)
+        seconds = active.n_stacked * (settings.log_every + settings.eval_batches) * row["step_ms"] / 1000
+        active.allowed = max(SILENCE, PATIENCE * seconds)
     except Exception:  # no row yet, half a row, or nonsense: no news
         return 0
     moved, active.step, active.news = step - active.step, step, news
@@ -199,10 +223,10 @@ def _ending(active: Active) -> str:
     active.process.join()
     code, folder = active.process.exitcode, active.run.folder
     try:
-        if code == NOT_RUN:
-            log = folder / "log.txt"
-            return f"not run: {log.read_text(errors='replace').splitlines()[-1] if log.is_file() else 'see above'}"
-        if code in STOPPED:
+        over = status_of(active.run) in record.ENDED  # whatever its process made of others
+        if code == NOT_RUN and not over:
+            return f"not run: {last_words(active.run)}"
+        if code in STOPPED and not over:
             return "stopped; the same command goes on from there"
         if code != 0:
             _write_failure(active.run, active.ended or _cause(code))

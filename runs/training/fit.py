@@ -2,14 +2,20 @@
 
 One step: a batch that is a function of (seed, step), one backward per piece of it, one update. Inside a step nothing
 waits for the device; numbers are read only where a row of metrics is due.
+
+A run is a course of steps that it asks for and somebody else takes, so that the steps of several runs can be taken at once
+(``together``) and all else is written for one.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import wraps
+from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +26,14 @@ from arch.routing import load, pop_routings
 
 from ..data.contract import Batch, Data
 from ..objective import Task
-from .evaluation import evaluate, loss_of, losses, named, pieces, weighted
+from .evaluation import Counts, evaluate, loss_of, losses, named, pieces, weighted
 from .measure import synchronise
 from .optim import Optimiser
 from .router_losses import after_step, router_of, routing_loss, routing_rows
 from .schedule import Schedule
 
+P = ParamSpec("P")
+T = TypeVar("T")
 EXPLODED = 3.0  # a training loss of this many times a uniform guess counts as divergence
 
 
@@ -112,6 +120,15 @@ class Outcome:
     progress: Progress
 
 
+class Passed(NamedTuple):
+    """What a piece of a batch has come to. loss: with the routers' own. parts: each term of the task's. loads: of experts."""
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    routings: dict[str, Routing]
+    loads: dict[str, Tensor]
+
+
 @dataclass
 class Window:
     """What has come up since the last row of metrics: sums on the device, read once."""
@@ -124,10 +141,33 @@ class Window:
     loads: dict[str, Tensor] = field(default_factory=dict)
     routings: dict[str, Routing] = field(default_factory=dict)  # of the last piece
     tick: float = field(default_factory=time.perf_counter)
+    under_way: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)  # loss and loads of a step's pieces
 
     @classmethod
     def opened(cls, device: torch.device) -> Window:
         return cls(torch.zeros((), device=device), torch.zeros((), device=device))
+
+    def add(self, made: Passed) -> None:
+        """A piece of the step under way."""
+        for name, part in made.parts.items():  # the routers' losses are left out: arms are compared by what they predict
+            self.losses[name] = self.losses.get(name, 0) + part.detach()
+        self.routings = made.routings
+        self.under_way.append((next(iter(made.parts.values())).detach(), made.loads))
+
+    def close_step(self, tokens: float) -> dict[str, Tensor]:
+        """All its pieces are there. The load of every expert in it."""
+        pieces = [loss for loss, _ in self.under_way]
+        self.worst = torch.maximum(self.worst, sum(pieces, torch.zeros_like(self.worst)))
+        step: dict[str, Tensor] = {}
+        for _, loads in self.under_way:
+            for name, counted in loads.items():
+                step[name] = step.get(name, 0) + counted
+        for name, counted in step.items():
+            self.loads[name] = self.loads.get(name, 0) + counted
+        self.under_way = []
+        self.steps += 1
+        self.tokens += tokens
+        return step
 
     def rates(self, seconds: float) -> dict[str, float]:
         return {
@@ -141,7 +181,21 @@ class Window:
         return {named(name, "loss"): loss.item() / self.steps for name, loss in self.losses.items()}
 
 
-def fit(
+class Step(NamedTuple):
+    """A step that is due: what ``train_step`` takes. window: what it is added to."""
+
+    task: Task
+    optimiser: Optimiser
+    batch: Batch
+    settings: Settings
+    amp: Any
+    window: Window
+
+
+Course = Generator[Step, None, T]  # asks for steps, which have been taken when it goes on; what comes of it in the end
+
+
+def course(
     *,
     task: Task,
     data: Data,
@@ -153,8 +207,12 @@ def fit(
     bf16: bool,
     seed: int,
     start: Progress = START,
-) -> Outcome:
-    """Train in place, from where ``start`` has come to settings.steps. Rows of metrics count real tokens, and FLOPs by them."""
+    n_stacked: int = 1,
+) -> Course[Outcome]:
+    """Train in place, from where ``start`` has come to settings.steps. Rows of metrics count real tokens, and FLOPs by them.
+
+    n_stacked: courses whose steps are taken at once: each is charged an equal share of the seconds.
+    """
     rates = [group["lr"] for group in optimiser.param_groups]
     amp = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
     flops = task.train_flops(settings.seq_len)
@@ -184,7 +242,7 @@ def fit(
             group["lr"] = rate * factor
         torch.manual_seed(stream(seed, "step", step))  # dropout and router noise: a function of (seed, step) too
         batch = data.batch(seed=seed, step=step, batch_size=settings.batch_size, seq_len=settings.seq_len)
-        train_step(task, optimiser, batch, settings, amp, window)
+        yield Step(task, optimiser, batch, settings, amp, window)
 
         done = step + 1
         stopping = done < settings.steps and recorder.asked_to_stop()
@@ -192,7 +250,7 @@ def fit(
             continue
         means = window.means()
         synchronise(device)
-        spent = time.perf_counter() - window.tick
+        spent = (time.perf_counter() - window.tick) / n_stacked
         progress = Progress(done, progress.seconds + spent, progress.tokens + window.tokens)
         so_far = {**vars(progress), "flops": progress.tokens * flops}
         recorder.log({**so_far, "split": "train", **means, "lr": rates[0] * factor, **window.rates(spent)})
@@ -215,30 +273,70 @@ def fit(
     return Outcome("done", None, metrics, progress)
 
 
+@dataclass(frozen=True)
+class Ended(Generic[T]):
+    """A course that asks for nothing more."""
+
+    value: T
+
+
+def onward(going: Course[T], error: Exception | None = None) -> Step | Ended[T]:
+    """The next step that a course asks for. error: what came of the last one, if it could not be taken."""
+    try:
+        return next(going) if error is None else going.throw(error)
+    except StopIteration as end:
+        return Ended(end.value)
+
+
+def alone(course: Callable[P, Course[T]]) -> Callable[P, T]:
+    """As a function that takes the steps itself."""
+
+    @wraps(course)
+    def taken(*args: P.args, **kwargs: P.kwargs) -> T:
+        with closing(course(*args, **kwargs)) as going:
+            due = onward(going)
+            while not isinstance(due, Ended):
+                try:
+                    train_step(*due)
+                except Exception as error:
+                    due = onward(going, error)
+                else:
+                    due = onward(going)
+            return due.value
+
+    return taken
+
+
 def train_step(task: Task, optimiser: Optimiser, batch: Batch, settings: Settings, amp: Any, window: Window) -> None:
     """One update, added to the window. The host asks for nothing back."""
-    loads: dict[str, Tensor] = {}
-    step_loss = torch.zeros_like(window.worst)
     for piece, counts in pieces(task, batch, settings.accumulate, window.norm.device):
-        with amp:
-            parts = losses(task, piece, counts)
-            for name, part in parts.items():  # the routers' losses are left out: arms are compared by what they predict
-                window.losses[name] = window.losses.get(name, 0) + part.detach()
-            step_loss += next(iter(parts.values())).detach()
-            loss = weighted(task, parts)
-            window.routings = pop_routings(task.model)
-            for name, routing in window.routings.items():  # the mean over layers and pieces
-                weights = {"load_balance": settings.load_balance, "router_z": settings.router_z}
-                extra = routing_loss(router_of(task.model, name), routing, **weights)
-                loss = loss + extra / (len(window.routings) * settings.accumulate)
-                loads[name] = loads.get(name, 0) + load(routing)
-        loss.backward()
-    window.norm = nn.utils.clip_grad_norm_(task.parameters(), math.inf if settings.clip is None else settings.clip)
+        made = forward(task, piece, counts, settings, amp)
+        made.loss.backward()
+        window.add(made)
+    update(task, task.parameters(), optimiser, batch, settings, window)
+
+
+def forward(task: Task, piece: Batch, counts: Counts, settings: Settings, amp: Any) -> Passed:
+    with amp:
+        parts = losses(task, piece, counts)
+        loss = weighted(task, parts)
+        routings = pop_routings(task.model)
+        weights = {"load_balance": settings.load_balance, "router_z": settings.router_z}
+        for name, routing in routings.items():  # the mean over layers and pieces
+            extra = routing_loss(router_of(task.model, name), routing, **weights)
+            loss = loss + extra / (len(routings) * settings.accumulate)
+        return Passed(loss, parts, routings, {name: load(routing) for name, routing in routings.items()})
+
+
+def update(
+    task: Task, parameters: Iterable[Tensor], optimiser: Optimiser, batch: Batch, settings: Settings, window: Window
+) -> None:
+    """By the gradients of all pieces. parameters: the task's."""
+    window.norm = nn.utils.clip_grad_norm_(parameters, math.inf if settings.clip is None else settings.clip)
     optimiser.step()
     optimiser.zero_grad()
-    for name, counted in loads.items():
+    for name, counted in window.close_step(task.tokens(batch)).items():
         after_step(router_of(task.model, name), counted)
-        window.loads[name] = window.loads.get(name, 0) + counted
-    window.worst = torch.maximum(window.worst, step_loss)
-    window.steps += 1
-    window.tokens += task.tokens(batch)
+
+
+fit = alone(course)

@@ -7,7 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,8 @@ def training_memory(task: Task, optimiser: Any, draw: Callable[[int], Batch], ro
     """
     learning = [p for p in task.parameters() if p.requires_grad]
     # What all rows share, such as a mask, is kept once; and of a single row some views are kept that are copies otherwise.
-    few, more = (kept_bytes(task, draw(min(n, rows))) for n in (2, 3))
+    few = kept_bytes(task, draw(min(2, rows)))
+    more = kept_bytes(task, draw(3)) if rows > 2 else few
     return Memory(
         weights=tensor_bytes([*task.parameters(), *task.buffers()]),
         gradients=tensor_bytes(learning),
@@ -72,15 +73,30 @@ def kept_bytes(task: Task, batch: Batch) -> int:
 
 
 class FusedKernels(TorchFunctionMode):
-    """Stand-ins for kernels that the meta device writes out, a pair or a token at a time: they keep what real ones do."""
+    """Stand-ins for kernels that the meta device writes out, a pair or a token at a time: they take, give and keep what real
+    ones do."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:
-            return Attended.apply(*args[:3])
-        if func in (torch.gru, torch.lstm):
-            x, state, (w, *_) = args[:3]
-            return (Carried.apply(x, w), *(state if isinstance(state, tuple) else (state,)))
+            return attended(*args, **(kwargs or {}))
+        if func in (torch.gru, torch.lstm) and isinstance(args[2], (list, tuple)):
+            x, state, (w, *_), both_ways = args[0], args[1], args[2], args[-2]
+            states = state if isinstance(state, tuple) else (state,)
+            return (Carried.apply(x, w, states[0].shape[-1] * (2 if both_ways else 1)), *states)
         return func(*args, **(kwargs or {}))
+
+
+def attended(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
+    """Raises RuntimeError: shapes that do not go together."""
+    batch, heads, groups = query.shape[:-3], query.shape[-3], key.shape[-3]
+    if heads % groups:
+        raise RuntimeError(f"{heads} heads of queries cannot share {groups} heads of keys")
+    with torch.no_grad():
+        scores = query[..., :1, :, :] @ key[..., :1, :, :].mT
+        scores @ value[..., :1, :, :]
+        if attn_mask is not None:
+            attn_mask.expand(*batch, heads, *scores.shape[-2:])
+    return cast(Tensor, Attended.apply(query, key, value))
 
 
 class Attended(torch.autograd.Function):
@@ -94,8 +110,8 @@ class Attended(torch.autograd.Function):
 
 class Carried(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
-        y, gates = torch.empty_like(x), x.new_empty(*x.shape[:2], w.shape[0])
+    def forward(ctx: Any, x: Tensor, w: Tensor, d_out: int) -> Tensor:
+        y, gates = x.new_empty(*x.shape[:2], d_out), x.new_empty(*x.shape[:2], w.shape[0])
         ctx.save_for_backward(x, y, gates)
         return y
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from arch.contracts import Routing
 from arch.ffn import Experts, MoE
+from arch.ops.activation import ACTIVATIONS
 
 
 def grouped_matmul(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
@@ -19,21 +20,27 @@ def grouped_matmul(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     return torch.cat([*pieces, x.new_zeros(x.shape[0] - start, weight.shape[1])])
 
 
-def dispatch_matmul(x: Tensor, token: Tensor, counts: Tensor, weights: list[Tensor]) -> list[Tensor]:
-    return [grouped_matmul(torch.stack([x[t] for t in token.tolist()]), weight, counts) for weight in weights]
-
-
-def matmul_combine(h: Tensor, gate: Tensor, token: Tensor, counts: Tensor, weight: Tensor, n_tokens: int) -> Tensor:
-    y = [h.new_zeros(weight.shape[1]) for _ in range(n_tokens)]
-    for t, row, g in zip(token.tolist(), grouped_matmul(h, weight, counts), gate, strict=True):
-        y[t] = y[t] + g * row
+def expert_bank(
+    x: Tensor, token: Tensor, gate: Tensor, counts: Tensor, inward: list[Tensor], outward: Tensor, activation: str
+) -> Tensor:
+    y = [x.new_zeros(outward.shape[1]) for _ in x]
+    rows = zip(token.tolist(), gate, strict=True)
+    for expert, n_rows in enumerate(counts.tolist()):
+        for _ in range(n_rows):
+            t, g = next(rows)
+            y[t] = y[t] + g * one_expert(x[t], [matrix[expert] for matrix in inward], outward[expert], activation)
     return torch.stack(y)
 
 
+def one_expert(x: Tensor, inward: list[Tensor], outward: Tensor, activation: str) -> Tensor:
+    first, *others = (x @ matrix.T for matrix in inward)
+    hidden = ACTIVATIONS[activation](first)
+    return math.prod(others, start=hidden) @ outward.T
+
+
 def expert(experts: Experts, index: int, x: Tensor) -> Tensor:
-    up = x @ experts.up_proj[index].T
-    hidden = experts.activation(up) if experts.gate_proj is None else experts.activation(x @ experts.gate_proj[index].T) * up
-    return hidden @ experts.down_proj[index].T
+    inward = [bank[index] for bank in (experts.gate_proj, experts.up_proj) if bank is not None]
+    return one_expert(x, inward, experts.down_proj[index], experts.activation)
 
 
 def moe(module: MoE, x: Tensor) -> Tensor:

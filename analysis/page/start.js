@@ -1,0 +1,4 @@
+// Everything stands: draw it.
+
+chosen("copy") && chosen("copy").addEventListener("click", () => navigator.clipboard.writeText(chosen("command").textContent));
+changed();
