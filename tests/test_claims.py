@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import load, report
+from analysis import load, load_curves, plots_curves, report
 from analysis.answer import answers, asked
 from analysis.axes import axis_effects
 from analysis.cautions import cautions
@@ -269,6 +269,8 @@ def test_chance_is_shown_where_accuracy_is_the_metric(tmp_path: Path) -> None:
             records.write_run(folder, records.config(arm, seed, {}), summary, rows, chance=0.125)
     page, study = report.build(tmp_path / "demo")
     assert study.chance == 0.125 and "chance 0.12" in terminal_table(study) and "Guessing reaches 0.12" in page.read_text()
-    assert "Dotted: chance, 0.12" in page.read_text()
+    assert '"chance":0.125' in page.read_text()  # where the page's script draws it
+    drawing = plots_curves.curves(study, load_curves(tmp_path / "demo"))
+    assert drawing is not None and "Dotted: chance, 0.12" in drawing.caption
     losses = pd.DataFrame(study.runs).drop(columns="val_accuracy")
     assert math.isnan(compare(losses).chance) and axis_effects(study).empty

@@ -187,6 +187,20 @@ def test_an_option_of_an_axis_filters_all_of_the_page(open_page: Any) -> None:
     assert 0 < len(column(page, "arm")) < 7
 
 
+def test_what_guessing_reaches_is_drawn_where_accuracy_is_the_metric(browser: Any, tmp_path: Path) -> None:
+    for arm, value in (("baseline", 0.5), ("moe", 0.7)):
+        for seed in range(2):
+            rows = [{"step": s, "split": "val", "accuracy": value, "tokens": s, "seconds": s, "flops": s} for s in (100, 200)]
+            summary = records.summary(val_accuracy=value + seed / 100, val_loss=1.0)
+            records.write_run(tmp_path / "demo" / f"{arm}{seed}", records.config(arm, seed, {}), summary, rows, chance=0.125)
+    page = browser.new_page()
+    page.goto(report.build(tmp_path / "demo")[0].as_uri())
+    scrolled(page)
+    assert page.locator("#curves-chart .chance").count() == 1
+    assert "guessing" in page.locator("#curves-chart svg").text_content()
+    page.close()
+
+
 def test_names_in_a_figure_do_not_lie_on_each_other(open_page: Any) -> None:
     page = open_page()
     boxes = [one.bounding_box() for one in page.locator("#costs-chart text.name").all()]

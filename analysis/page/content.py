@@ -50,6 +50,7 @@ def content(study: Comparison, records: Records) -> dict[str, Any]:
             },
             "baseline": short_names(study)[study.baseline],
             "noise": study.noise["sd"],
+            "chance": study.chance,
             "axes": varied(study.runs),
             "costs": costs(study),
             "timed": study.in_turns,

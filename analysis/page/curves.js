@@ -41,6 +41,7 @@ function limitsOf(lines, by, logX, logY) {
   // Where all begin, at a uniform guess, nothing is compared: the first tenth of a long way does not set the height.
   const brief = whole || Math.max(...kept.map((line) => line.middle.length)) < 12;
   const later = kept.flatMap((line) => line.runs.flat()).filter((p) => brief || p.x >= low + 0.1 * (high - low)).map((p) => p.y).filter((y) => !logY || y > 0);
+  if (known(data.chance) && chosen("split").value === "val") later.push(data.chance);
   return { x: [low, high], y: margin(Math.min(...later), Math.max(...later), 0.04, logY), outside: whole ? [] : outside };
 }
 
@@ -69,6 +70,10 @@ chart("curves-chart", (place) => {
       group.append(svg("path", { class: "curve", "stroke-dasharray": dash, d: path(points, x, y) }));
     }
     drawn.append(group);
+  }
+  if (known(data.chance) && chosen("split").value === "val" && data.chance >= y.low && data.chance <= y.high) {
+    const height = y(data.chance);
+    box.root.append(svg("line", { class: "chance", x1: box.left, x2: box.right, y1: height, y2: height }), svg("text", { class: "name", x: box.right, y: height - 5, "text-anchor": "end" }, "guessing"));
   }
   box.root.append(drawn);
   place.replaceChildren(box.root, reader(box, lines, x, y, by));
