@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -26,7 +27,8 @@ def set_up(checkout: Path, venv: Path, serves: Path) -> tuple[str, list[str]]:
     python.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
     python.chmod(0o755)
     (checkout / ".venv").symlink_to(venv)
-    done = subprocess.run(["make", "setup"], cwd=checkout, capture_output=True, text=True, check=True)
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # not as a part of this make
+    done = subprocess.run(["make", "setup"], cwd=checkout, env=alone, capture_output=True, text=True, check=True)
     return done.stdout, calls.read_text().splitlines() if calls.exists() else []
 
 
