@@ -86,8 +86,8 @@ class Drawing:
         """file name -> content: the picture twice and its numbers."""
         with _drawing():
             return {
-                f"{self.name}.svg": _saved(self.figure, "svg", {"Date": None, "Creator": None}),
-                f"{self.name}.png": _saved(self.figure, "png", {"Software": None}),
+                f"{self.name}.svg": _saved(self.figure, "svg", {"Date": None, "Creator": None, "Description": self.alt}),
+                f"{self.name}.png": _saved(self.figure, "png", {"Software": None, "Description": self.alt}),
                 f"{self.name}.csv": csv(self.data),
             }
 

@@ -4,7 +4,7 @@ chart("costs-chart", (place) => {
   const cost = data.costs.find((one) => one.key === chosen("cost").value);
   const shown = shownArms().filter((arm) => known(arm.mean) && arm[cost.key] > 0);
   if (!shown.length) return place.replaceChildren(h("p", null, "No arm has both."));
-  const xs = cluster(shown.map((arm) => arm[cost.key])), ys = cluster(shown.map((arm) => arm.mean));
+  const ys = cluster(shown.map((arm) => arm.mean));
   const inside = shown.filter((arm) => !ys.outside(arm.mean));
   const most = Math.max(...inside.map((arm) => arm[cost.key])), least = Math.min(...inside.map((arm) => arm[cost.key])), log = most / least > 8;
   const box = frame(place, { height: place.clientWidth < 500 ? 300 : 400, label: `${metric.unit} against ${cost.head}; the table has the numbers` });

@@ -17,6 +17,7 @@ from analysis.load import Records
 from analysis.page.content import content
 from analysis.result import words
 from analysis.style import Drawing
+from runs.job.record import ENDED
 
 HERE = Path(__file__).parent
 SCRIPTS = ("dom", "state", "table", "chart", "forest", "curves", "costs", "parallel", "experts", "start")  # in this order
@@ -64,6 +65,6 @@ def in_script(data: dict[str, Any]) -> Markup:
 
 def unfinished(study: Comparison, asked: Iterable[str]) -> str:
     """12 of 20 runs ended so far; empty where all have that were asked for."""
-    ended = study.runs["status"].isin(("done", "diverged", "failed")).sum()
+    ended = study.runs["status"].isin((*ENDED, "failed")).sum()
     wanted = len({*asked, *study.runs["run"]})
     return "" if ended == wanted else f"{ended} of {digits.count(wanted, 'run')} ended so far"

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.compiler import is_compiling
 
 from .activation import ACTIVATIONS, GRADIENTS
-from .grouped import grouped_matmul
+from .grouped import grouped_matmul, plan
 from .linear import STEP, pays, product, product_of_rows
 from .seeds import for_all, stacked
 
@@ -104,10 +104,7 @@ def in_steps(token: Tensor, gate: Tensor, counts: Tensor) -> tuple[Tensor, Tenso
     it can get, whatever the counts; what is over comes last, behind the rows that had no expert.
     Shape:  token and gate: (rows,), counts: (experts,) -> token and gate: (rows + experts * (STEP - 1),), counts: (experts,)
     """
-    filled = (counts + STEP - 1) // STEP * STEP
-    ends, place = counts.cumsum(0), torch.arange(len(token), device=token.device)
-    shift = F.pad(filled.cumsum(0) - ends, (1, 0))  # of each expert's rows and, last, of those without one
-    slot = place + shift[torch.searchsorted(ends, place, right=True)]
+    filled, slot = (counts + STEP - 1) // STEP * STEP, plan(counts, len(token), STEP).slot
     size = len(token) + len(counts) * (STEP - 1)
     return token.new_zeros(size).index_copy(0, slot, token), gate.new_zeros(size).index_copy(0, slot, gate), filled
 
