@@ -6,9 +6,10 @@ chart("costs-chart", (place) => {
   if (!shown.length) return place.replaceChildren(h("p", null, "No arm has both."));
   const ys = cluster(shown.map((arm) => arm.mean));
   const inside = shown.filter((arm) => !ys.outside(arm.mean));
+  const ends = inside.flatMap((arm) => [arm.mean - (arm.sd || 0), arm.mean + (arm.sd || 0)]);  // of the bars
   const most = Math.max(...inside.map((arm) => arm[cost.key])), least = Math.min(...inside.map((arm) => arm[cost.key])), log = most / least > 8;
   const box = frame(place, { height: place.clientWidth < 500 ? 300 : 400, label: `${metric.unit} against ${cost.head}; the table has the numbers` });
-  const x = scale(...margin(least, most, 0.12, log), box.left, box.right, log), y = scale(...margin(ys.low, ys.high, 0.15), box.bottom, box.top);
+  const x = scale(...margin(least, most, 0.12, log), box.left, box.right, log), y = scale(...margin(Math.min(...ends), Math.max(...ends), 0.08), box.bottom, box.top);
   axisX(box, x, `${cost.head}${cost.small ? " " + cost.small : ""}`, { unit: cost.unit }); axisY(box, y, metric.unit);
   const better = (a, b) => metric.lower ? a <= b : a >= b, cheaper = (a, b) => cost.higher ? a >= b : a <= b;
   const front = inside.filter((arm) => !inside.some((other) => better(other.mean, arm.mean) && cheaper(other[cost.key], arm[cost.key])
